@@ -1,0 +1,146 @@
+package adapt
+
+// regions are the 4-connected regions of equal value of a picture of zeros and
+// ones, those of the ones and those of the zeros alike. A row is kept as runs of
+// equal value, so that the work after one look at each pixel is in the number of
+// runs. The buffers are reused from one picture to the next.
+type regions struct {
+	height, width int
+	runs          []run
+	rowStart      []int32 // [height+1] index of each row's first run
+	parent        []int32 // [runs] union-find forest
+	area          []int   // [runs] pixels, valid at roots
+}
+
+// run is the pixels start <= x < end of one row.
+type run struct {
+	start, end int32
+	value      uint8
+}
+
+// label finds the regions of pixels [height][width].
+func (r *regions) label(pixels []uint8, height, width int) {
+	r.height, r.width = height, width
+	r.scan(pixels)
+	r.parent = resized(r.parent, len(r.runs))
+	for i := range r.parent {
+		r.parent[i] = int32(i)
+	}
+	r.joinRows()
+	r.measure()
+}
+
+func (r *regions) scan(pixels []uint8) {
+	r.runs, r.rowStart = r.runs[:0], r.rowStart[:0]
+	for y := range r.height {
+		r.rowStart = append(r.rowStart, int32(len(r.runs)))
+		row := pixels[y*r.width : (y+1)*r.width]
+		start, value := 0, row[0]
+		for x, v := range row {
+			if v != value {
+				r.runs = append(r.runs, run{int32(start), int32(x), value})
+				start, value = x, v
+			}
+		}
+		r.runs = append(r.runs, run{int32(start), int32(r.width), value})
+	}
+	r.rowStart = append(r.rowStart, int32(len(r.runs)))
+}
+
+// joinRows unites runs of equal value that touch from one row to the next.
+func (r *regions) joinRows() {
+	for y := 1; y < r.height; y++ {
+		above, endAbove := r.rowStart[y-1], r.rowStart[y]
+		below, endBelow := r.rowStart[y], r.rowStart[y+1]
+		for above < endAbove && below < endBelow {
+			a, b := r.runs[above], r.runs[below]
+			if a.value == b.value && a.start < b.end && b.start < a.end {
+				r.unite(above, below)
+			}
+			if a.end <= b.end {
+				above++
+			}
+			if b.end <= a.end {
+				below++
+			}
+		}
+	}
+}
+
+func (r *regions) measure() {
+	r.area = resized(r.area, len(r.runs))
+	clear(r.area)
+	for i, s := range r.runs {
+		r.area[r.root(int32(i))] += int(s.end - s.start)
+	}
+}
+
+// unite joins two regions; the root is the run that comes first in the picture.
+func (r *regions) unite(i, j int32) {
+	i, j = r.root(i), r.root(j)
+	if i < j {
+		r.parent[j] = i
+	} else {
+		r.parent[i] = j
+	}
+}
+
+func (r *regions) root(i int32) int32 {
+	for r.parent[i] != i {
+		r.parent[i] = r.parent[r.parent[i]]
+		i = r.parent[i]
+	}
+	return i
+}
+
+// at returns the region of a pixel, counted row by row.
+func (r *regions) at(pixel int) int32 {
+	y, x := pixel/r.width, int32(pixel%r.width)
+	for i := r.rowStart[y]; ; i++ {
+		if x < r.runs[i].end {
+			return r.root(i)
+		}
+	}
+}
+
+// fillHoles turns the regions of zeros that do not touch the border into ones
+// and joins them with what surrounds them.
+func (r *regions) fillHoles() {
+	open := make([]bool, len(r.runs)) // at roots: touches the border
+	for i, s := range r.runs {
+		onEdge := int32(i) < r.rowStart[1] || int32(i) >= r.rowStart[r.height-1]
+		if s.value == 0 && (onEdge || s.start == 0 || int(s.end) == r.width) {
+			open[r.root(int32(i))] = true
+		}
+	}
+	for i := range r.runs {
+		if r.runs[i].value == 0 && !open[r.root(int32(i))] {
+			r.runs[i].value = 1
+		}
+	}
+	for y := range r.height {
+		for i := r.rowStart[y] + 1; i < r.rowStart[y+1]; i++ {
+			if r.runs[i].value == r.runs[i-1].value {
+				r.unite(i-1, i)
+			}
+		}
+	}
+	r.joinRows()
+	r.measure()
+}
+
+// extract writes 1 to mask [height][width] where the pixel is of the region, else 0.
+func (r *regions) extract(mask []uint8, region int32) {
+	clear(mask)
+	for y := range r.height {
+		row := mask[y*r.width : (y+1)*r.width]
+		for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
+			if r.root(i) != region {
+				continue
+			}
+			for x := r.runs[i].start; x < r.runs[i].end; x++ {
+				row[x] = 1
+			}
+		}
+	}
+}
