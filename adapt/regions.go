@@ -129,13 +129,43 @@ func (r *regions) fillHoles() {
 	r.measure()
 }
 
+// allZeros names every zero of the picture as one region.
+const allZeros int32 = -1
+
+// secondLargest is the second largest of the regions of ones and, together as
+// one, all zeros; of equal ones the later in the picture counts as larger. There
+// is none, and ok is false, where there are no ones.
+func (r *regions) secondLargest() (region int32, ok bool) {
+	largest, second := allZeros, allZeros
+	var largestArea, secondArea int
+	for _, s := range r.runs {
+		if s.value == 0 {
+			largestArea += int(s.end - s.start)
+		}
+	}
+	for i, s := range r.runs {
+		if s.value == 0 || r.parent[i] != int32(i) {
+			continue
+		}
+		switch area := r.area[i]; {
+		case area >= largestArea:
+			second, secondArea = largest, largestArea
+			largest, largestArea = int32(i), area
+		case area >= secondArea:
+			second, secondArea = int32(i), area
+		}
+		ok = true
+	}
+	return second, ok
+}
+
 // extract writes 1 to mask [height][width] where the pixel is of the region, else 0.
 func (r *regions) extract(mask []uint8, region int32) {
 	clear(mask)
 	for y := range r.height {
 		row := mask[y*r.width : (y+1)*r.width]
 		for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
-			if r.root(i) != region {
+			if r.runs[i].value == 0 && region != allZeros || r.runs[i].value == 1 && r.root(i) != region {
 				continue
 			}
 			for x := r.runs[i].start; x < r.runs[i].end; x++ {

@@ -1,0 +1,288 @@
+package adapt
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// The fast bilateral solver (Barron and Poole, ECCV 2016, arXiv 1511.03296) with
+// the constants that TokenCut's published program uses.
+const (
+	sigmaSpatial = 16 // pixels a step of the grid
+	sigmaLuma    = 16 // of 255
+	sigmaChroma  = 8  // of 255
+
+	smoothness      = 256   // lambda: weight of smoothness against the target
+	confidence      = 0.999 // of each pixel's target
+	normalisations  = 10    // rounds of bistochastisation
+	jacobiFloor     = 1e-5
+	solverTolerance = 1e-5 // relative residual; seldom reached
+	solverRounds    = 25   // of conjugate gradients
+
+	colours        = 16 * 32 * 32 // steps of Y, U and V
+	gridNeighbours = 10           // one step either way in each of the five dimensions
+
+	// maxSide keeps a column of the grid below 255, above which the published
+	// program's keys of vertices collide.
+	maxSide = 255*sigmaSpatial - 1
+)
+
+// BilateralSolver smooths a mask along the edges of its picture. It keeps its
+// buffers from one picture to the next and must not be used by two goroutines at
+// once. The zero value is ready.
+//
+// A pixel belongs to the vertex (x/16, y/16, Y/16, U/8, V/8) of a grid of which
+// only the vertices with pixels exist. The solution y minimises
+//
+//	lambda sum_ij w_ij (y_i - y_j)^2 + sum_i c_i (y_i - t_i)^2
+//
+// w being the grid's blur made bistochastic by n and m.
+type BilateralSolver struct {
+	height, width int
+	vertex        []int32        // [height*width] vertex of each pixel
+	colour        []uint16       // [height*width] of each pixel: Y + 16 (U + 32 V) in grid steps
+	rank          [colours]int32 // of each colour among those present
+	palette       []uint16       // the colours present, ascending
+	occupied      []uint64       // a bit for each colour present and cell of the picture
+	before        []int32        // vertices before each word of occupied
+	key           []int64        // [V] x + 255y + 255^2 Y + 255^3 U + 255^4 V, ascending
+	tally         []uint64       // [V] pixels, and in the upper half those of the target
+
+	// neighbour holds the vertices one step away, V where there is none: the
+	// vectors that are blurred have a zero there.
+	neighbour [][gridNeighbours]uint32
+	count     []float64 // [V] pixels
+	n, m      []float64 // [V+1], [V] diagonals that make the blur bistochastic
+	y         []float64 // [V] solution
+
+	residual, step, spread, image, inverse []float64 // of conjugateGradients
+}
+
+// Solve smooths target [height][width], of zeros and ones, along the edges of
+// rgb [height][width][3]; Soft and Binary tell the outcome. It fails where the
+// sizes disagree or a side is over 4079 pixels.
+func (s *BilateralSolver) Solve(rgb []uint8, height, width int, target []uint8) error {
+	if height < 1 || width < 1 || height > maxSide || width > maxSide {
+		return fmt.Errorf("bilateral solver: a picture of %d x %d pixels: each side must be 1 to %d, scale it first", height, width, maxSide)
+	}
+	if len(rgb) != 3*height*width || len(target) != height*width {
+		return fmt.Errorf("bilateral solver: %d bytes of RGB and a mask of %d pixels do not fit %d x %d", len(rgb), len(target), height, width)
+	}
+	s.height, s.width = height, width
+	s.quantise(rgb)
+	s.placePixels()
+	s.linkVertices()
+	s.splat(target)
+	s.bistochastise()
+	s.conjugateGradients()
+	return nil
+}
+
+// Soft writes the solution of each pixel, about 0 to 1, to soft [height][width].
+func (s *BilateralSolver) Soft(soft []float32) {
+	for i, v := range s.vertex {
+		soft[i] = float32(s.y[v])
+	}
+}
+
+// Binary writes 1 where the solution is above 0.5, else 0, to mask [height][width].
+func (s *BilateralSolver) Binary(mask []uint8) {
+	inside := make([]uint8, len(s.y))
+	for i, y := range s.y {
+		if y > 0.5 {
+			inside[i] = 1
+		}
+	}
+	for i, v := range s.vertex {
+		mask[i] = inside[v]
+	}
+}
+
+// quantise finds the colour of each pixel and the palette. The sums are fused as
+// the published program's matrix product fuses them: rounded apart, some pixels
+// on the edge of a step would fall on its other side.
+func (s *BilateralSolver) quantise(rgb []uint8) {
+	s.colour = resized(s.colour, s.height*s.width)
+	s.rank = [colours]int32{}
+	for i := range s.colour {
+		p := rgb[3*i : 3*i+3 : 3*i+3]
+		r, g, b := float64(p[0]), float64(p[1]), float64(p[2])
+		y := math.FMA(b, 0.114, math.FMA(g, 0.587, r*0.299))
+		u := math.FMA(b, 0.5, math.FMA(g, -0.331264, r*-0.168736)) + 128
+		v := math.FMA(b, -0.081312, math.FMA(g, -0.418688, r*0.5)) + 128
+		c := uint16(int(y/sigmaLuma) + 16*int(u/sigmaChroma) + 512*int(v/sigmaChroma))
+		s.colour[i] = c
+		s.rank[c%colours] = 1
+	}
+	s.palette = s.palette[:0]
+	for c, present := range s.rank {
+		s.rank[c] = int32(len(s.palette))
+		if present != 0 {
+			s.palette = append(s.palette, uint16(c))
+		}
+	}
+}
+
+// placePixels numbers the vertices in the order of their keys and finds each
+// pixel's. A vertex is a bit of occupied, by its colour's rank and its cell, and
+// its number is the count of bits before it.
+func (s *BilateralSolver) placePixels() {
+	columns := (s.width-1)/sigmaSpatial + 1
+	cells := columns * ((s.height-1)/sigmaSpatial + 1)
+	s.occupied = resized(s.occupied, (len(s.palette)*cells+63)/64)
+	clear(s.occupied)
+	s.vertex = resized(s.vertex, s.height*s.width)
+	for y := range s.height {
+		row := y / sigmaSpatial * columns
+		places := s.vertex[y*s.width : (y+1)*s.width]
+		for x, c := range s.colour[y*s.width:][:len(places)] {
+			place := uint32(int(s.rank[c%colours])*cells + row + x/sigmaSpatial)
+			places[x] = int32(place)
+			s.occupied[place/64] |= 1 << (place % 64)
+		}
+	}
+	s.before = resized(s.before, len(s.occupied))
+	s.key = s.key[:0]
+	for w, word := range s.occupied {
+		s.before[w] = int32(len(s.key))
+		for ; word != 0; word &= word - 1 {
+			place := 64*w + bits.TrailingZeros64(word)
+			c, cell := int64(s.palette[place/cells]), int64(place%cells)
+			x, y := cell%int64(columns), cell/int64(columns)
+			s.key = append(s.key, x+255*(y+255*(c%16+255*(c/16%32+255*(c/512)))))
+		}
+	}
+	for i, place := range s.vertex {
+		w, bit := uint32(place)/64, uint32(place)%64
+		s.vertex[i] = s.before[w] + int32(bits.OnesCount64(s.occupied[w]&(1<<bit-1)))
+	}
+}
+
+// linkVertices finds the neighbours: keys are ascending, so those a given step
+// above them are met in one sweep.
+func (s *BilateralSolver) linkVertices() {
+	none := uint32(len(s.key))
+	s.neighbour = resized(s.neighbour, len(s.key))
+	for i := range s.neighbour {
+		for d := range s.neighbour[i] {
+			s.neighbour[i][d] = none
+		}
+	}
+	for d, step := 0, int64(1); d < gridNeighbours; d, step = d+2, step*255 {
+		j := 0
+		for i, k := range s.key {
+			for j < len(s.key) && s.key[j] < k+step {
+				j++
+			}
+			if j < len(s.key) && s.key[j] == k+step {
+				s.neighbour[i][d], s.neighbour[j][d+1] = uint32(j), uint32(i)
+			}
+		}
+	}
+}
+
+// splat counts the pixels and the target's pixels of each vertex.
+func (s *BilateralSolver) splat(target []uint8) {
+	s.tally = resized(s.tally, len(s.key))
+	clear(s.tally)
+	for i, v := range s.vertex {
+		s.tally[v] += 1 + uint64(target[i])<<32
+	}
+	s.count = resized(s.count, len(s.key))
+	for i, t := range s.tally {
+		s.count[i] = float64(uint32(t))
+	}
+}
+
+// around sums x over the vertices one step from i.
+func (s *BilateralSolver) around(x []float64, i int) float64 {
+	b := &s.neighbour[i]
+	return x[b[0]] + x[b[1]] + x[b[2]] + x[b[3]] + x[b[4]] + x[b[5]] + x[b[6]] + x[b[7]] + x[b[8]] + x[b[9]]
+}
+
+// bistochastise finds n and m such that diag(n) blur diag(n) has the row sums
+// m, near the pixel counts. blur(x) = 10 x + around(x).
+func (s *BilateralSolver) bistochastise() {
+	v := len(s.key)
+	s.n, s.m, s.spread = resized(s.n, v+1), resized(s.m, v), resized(s.spread, v+1)
+	for i := range v {
+		s.n[i] = 1
+	}
+	s.n[v], s.spread[v] = 0, 0
+	next := s.spread
+	for range normalisations {
+		for i, n := range s.n[:v] {
+			next[i] = math.Sqrt(n * s.count[i] / (10*n + s.around(s.n, i)))
+		}
+		s.n, next = next, s.n
+	}
+	s.spread = next
+	for i, n := range s.n[:v] {
+		s.m[i] = n * (10*n + s.around(s.n, i))
+	}
+}
+
+// conjugateGradients solves A y = b, A = lambda (diag(m) - diag(n) blur diag(n))
+// + diag(c), b = confidence x the target's pixels, from y = b/c with a Jacobi
+// preconditioner. As published, the last of 25 rounds is the answer, converged
+// or not.
+func (s *BilateralSolver) conjugateGradients() {
+	v := len(s.key)
+	s.y, s.residual, s.step = resized(s.y, v), resized(s.residual, v), resized(s.step, v)
+	s.image, s.inverse = resized(s.image, v), resized(s.inverse, v)
+	var length float64 // of b, squared
+	for i, t := range s.tally {
+		b, c := confidence*float64(t>>32), confidence*s.count[i]
+		s.residual[i], s.y[i] = b, b/c
+		s.inverse[i] = 1 / max(smoothness*(s.m[i]-10*s.n[i]*s.n[i])+c, jacobiFloor)
+		length += b * b
+	}
+	if length == 0 {
+		return // nothing to smooth: y = 0
+	}
+	copy(s.step, s.y)
+	s.apply()
+	var rho, left float64
+	for i, r := range s.residual {
+		r -= s.image[i]
+		s.residual[i] = r
+		s.step[i] = r * s.inverse[i]
+		rho += r * s.step[i]
+		left += r * r
+	}
+	for range solverRounds {
+		if math.Sqrt(left) < solverTolerance*math.Sqrt(length) {
+			return
+		}
+		alpha := rho / s.apply()
+		last := rho
+		rho, left = 0, 0
+		for i, r := range s.residual {
+			s.y[i] += alpha * s.step[i]
+			r -= alpha * s.image[i]
+			s.residual[i] = r
+			rho += r * r * s.inverse[i]
+			left += r * r
+		}
+		beta := rho / last
+		for i, r := range s.residual {
+			s.step[i] = r*s.inverse[i] + beta*s.step[i]
+		}
+	}
+}
+
+// apply sets image to A step and returns step . image.
+func (s *BilateralSolver) apply() float64 {
+	for i, p := range s.step {
+		s.spread[i] = s.n[i] * p
+	}
+	var dot float64
+	for i, p := range s.step {
+		blurred := 10*s.spread[i] + s.around(s.spread, i)
+		a := smoothness*(s.m[i]*p-s.n[i]*blurred) + confidence*s.count[i]*p
+		s.image[i] = a
+		dot += p * a
+	}
+	return dot
+}
