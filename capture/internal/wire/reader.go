@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/seed-a98b2d25/fovea/capture/internal/scene"
 )
 
 // ErrCorrupt marks a stream that breaks the contract. Nothing after it can be
@@ -29,7 +31,7 @@ func NewReader(r io.Reader, maxSide int) *Reader { return &Reader{r: r, maxSide:
 // Recycle gives back the pixels of a frame that nobody holds any more.
 func (r *Reader) Recycle(rgb []byte) { r.spare = rgb }
 
-// Next returns the next message: a Hello, Frame, Bad, End or Fault. A clean
+// Next returns the next message: a Hello, Frame, Bad, Note, End or Fault. A clean
 // end between two messages is io.EOF; an end within one io.ErrUnexpectedEOF;
 // anything that breaks the contract wraps ErrCorrupt.
 func (r *Reader) Next() (any, error) {
@@ -61,6 +63,8 @@ func (r *Reader) Next() (any, error) {
 		return r.frame(length)
 	case kindBad:
 		return text[Bad](r, length)
+	case kindNote:
+		return text[Note](r, length)
 	case kindEnd:
 		return text[End](r, length)
 	case kindFault:
@@ -97,7 +101,7 @@ func (r *Reader) frame(length int64) (any, error) {
 		Mono:       int64(le.Uint64(b[8:])),
 		Width:      int(le.Uint16(b[16:])),
 		Height:     int(le.Uint16(b[18:])),
-		Quality:    b[20],
+		Quality:    scene.Quality(b[20]),
 		MaskWidth:  int(le.Uint16(b[24:])),
 		MaskHeight: int(le.Uint16(b[26:])),
 	}
@@ -110,7 +114,7 @@ func (r *Reader) frame(length int64) (any, error) {
 		return nil, fmt.Errorf("%w: mask of %d x %d for a frame of %d x %d", ErrCorrupt, f.MaskWidth, f.MaskHeight, f.Width, f.Height)
 	case length != int64(frameFixed+pixels+cells):
 		return nil, fmt.Errorf("%w: frame of %d x %d in %d bytes", ErrCorrupt, f.Width, f.Height, length)
-	case f.Quality > maxQuality || b[21] != 0 || b[22] != 0 || b[23] != 0:
+	case f.Quality > scene.Frozen || b[21] != 0 || b[22] != 0 || b[23] != 0:
 		return nil, fmt.Errorf("%w: quality bytes %x", ErrCorrupt, b[20:24])
 	case f.Seq <= r.lastSeq:
 		return nil, fmt.Errorf("%w: frame %d after frame %d", ErrCorrupt, f.Seq, r.lastSeq)

@@ -15,7 +15,7 @@
 //	0  8  sequence number, from 1, rising
 //	8  8  time of the picture, nanoseconds of CLOCK_MONOTONIC
 //	16 2  width   18 2  height      pixels
-//	20 1  quality                   capture.Quality
+//	20 1  quality                   scene.Quality
 //	21 3  zero
 //	24 2  mask width   26 2  height cells, both 0 where there is no mask
 //
@@ -23,18 +23,15 @@
 // or 255. The other payloads are JSON.
 package wire
 
+import "github.com/seed-a98b2d25/fovea/capture/internal/scene"
+
 // Version of the contract. Both binaries are built together; a child of
 // another version is refused rather than guessed at.
 const Version = 1
 
-// Cell is the side in pixels of the square under one byte of a motion mask.
-const Cell = 8
-
-// Limits of what a child may send; the longest side comes with the request.
-const (
-	maxText    = 64 << 10
-	maxQuality = 4 // the last of capture.Quality
-)
+// maxText is the longest JSON payload in bytes. The longest frame follows from
+// the longest side, which comes with the request.
+const maxText = 64 << 10
 
 // Request tells a grabber what to read. It travels on stdin alone: there is a
 // password in it.
@@ -67,7 +64,7 @@ type Frame struct {
 	Seq           uint64
 	Mono          int64 // CLOCK_MONOTONIC, ns
 	Width, Height int
-	Quality       uint8
+	Quality       scene.Quality
 	RGB           []byte // [Height][Width][3]
 	MaskWidth     int
 	MaskHeight    int
@@ -79,11 +76,13 @@ type Bad struct {
 	Text string `json:"text"`
 }
 
-// End says that a file or folder was read to its end. Text, if any, says what
-// was wrong with it all the same (it ended too early).
-type End struct {
-	Text string `json:"text,omitempty"`
+// Note is something a person should know that stops nothing.
+type Note struct {
+	Text string `json:"text"`
 }
+
+// End says that a file or folder was read to its end; nothing follows.
+type End struct{}
 
 // Fault is the last message of a grabber that cannot go on.
 type Fault struct {
@@ -99,6 +98,7 @@ const (
 	kindHello kind = 1 + iota
 	kindFrame
 	kindBad
+	kindNote
 	kindEnd
 	kindFault
 )
@@ -110,4 +110,4 @@ const (
 )
 
 // maskSize is the number of cells that cover n pixels.
-func maskSize(n int) int { return (n + Cell - 1) / Cell }
+func maskSize(n int) int { return (n + scene.Cell - 1) / scene.Cell }

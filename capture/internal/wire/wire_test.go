@@ -10,10 +10,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed-a98b2d25/fovea/capture/internal/scene"
 )
 
 func picture(seq uint64, w, h int, mask bool) *Frame {
-	f := &Frame{Seq: seq, Mono: int64(seq) * 1e9, Width: w, Height: h, Quality: uint8(seq % 5), RGB: make([]byte, w*h*3)}
+	f := &Frame{Seq: seq, Mono: int64(seq) * 1e9, Width: w, Height: h, Quality: scene.Quality(seq % 5), RGB: make([]byte, w*h*3)}
 	for i := range f.RGB {
 		f.RGB[i] = byte(i + int(seq))
 	}
@@ -44,7 +46,8 @@ func TestEveryMessageSurvivesTheWire(t *testing.T) {
 		picture(2, 17, 9, true),
 		Bad{Text: "b.jpg is no picture"},
 		picture(7, 1, 1, true),
-		End{Text: "ended early"},
+		Note{Text: "ended early"},
+		End{},
 		Fault{Text: "gone", Explained: true},
 	}
 	r := NewReader(bytes.NewReader(encode(t, sent...)), 17)

@@ -18,7 +18,7 @@ type Writer struct {
 // NewWriter returns a Writer on w, which should be a blocking pipe.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Send writes a Hello, Bad, End, Fault or *Frame.
+// Send writes a Hello, Bad, Note, End, Fault or *Frame.
 func (w *Writer) Send(message any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -27,6 +27,8 @@ func (w *Writer) Send(message any) error {
 		return w.text(kindHello, m)
 	case Bad:
 		return w.text(kindBad, m)
+	case Note:
+		return w.text(kindNote, m)
 	case End:
 		return w.text(kindEnd, m)
 	case Fault:
@@ -57,7 +59,7 @@ func (w *Writer) frame(f *Frame) error {
 	b = le.AppendUint64(b, uint64(f.Mono))
 	b = le.AppendUint16(b, uint16(f.Width))
 	b = le.AppendUint16(b, uint16(f.Height))
-	b = append(b, f.Quality, 0, 0, 0)
+	b = append(b, byte(f.Quality), 0, 0, 0)
 	b = le.AppendUint16(b, uint16(f.MaskWidth))
 	b = le.AppendUint16(b, uint16(f.MaskHeight))
 	b = append(b, f.RGB...)
