@@ -17,6 +17,17 @@ const (
 	ReadClassMean Readout = "class+mean"
 )
 
+// PositionResize says how a family's own code fits its position embedding to another grid; both are bicubic
+// with half-pixel centres, and they differ by as much as the pictures that the model was trained on.
+type PositionResize string
+
+const (
+	// PositionBicubic: a = -0.75, four taps always. Hugging Face's ViT, DeiT and DINOv2.
+	PositionBicubic PositionResize = "bicubic"
+	// PositionAntialias: a = -0.5, widened when the grid shrinks. timm; Hugging Face's DINOv2 with registers.
+	PositionAntialias PositionResize = "bicubic-antialias"
+)
+
 // Config is the shape of a Vision Transformer: all that is needed to build its graph and to know the
 // name and shape of each of its parameters. Units are pixels for picture sizes, counts for the rest.
 type Config struct {
@@ -39,6 +50,8 @@ type Config struct {
 	LayerScale     bool    `json:"layer_scale,omitempty"`
 	SwiGLU         bool    `json:"swiglu,omitempty"` // MLP is fc2(silu(gate(x)) * fc1(x)) instead of fc2(gelu(fc1(x)))
 	Epsilon        float64 `json:"epsilon"`          // of every LayerNorm
+
+	PositionResize PositionResize `json:"position_resize"` // how the position embedding is laid out for another grid
 
 	Labels []string `json:"labels,omitempty"` // names of the classes in order; nil where the checkpoint has none
 }
@@ -84,6 +97,7 @@ func (c Config) Label(i int) string {
 const (
 	maxDim, maxDepth, maxHidden = 4096, 128, 32768
 	maxClasses, maxTokens       = 1 << 17, 1 << 14
+	maxLabel                    = 512 // bytes
 )
 
 // Validate reports the first value that no checkpoint can have, by its name.
@@ -117,10 +131,17 @@ func (c Config) Validate() error {
 		return fmt.Errorf("model configuration: LayerNorm epsilon is %g, want between 0 and 1", c.Epsilon)
 	case !slices.Contains([]Readout{ReadClass, ReadDistilled, ReadClassMean}, c.Readout):
 		return fmt.Errorf("model configuration: readout %q, want %q, %q or %q", c.Readout, ReadClass, ReadDistilled, ReadClassMean)
+	case c.PositionResize != PositionBicubic && c.PositionResize != PositionAntialias:
+		return fmt.Errorf("model configuration: position resize %q, want %q or %q", c.PositionResize, PositionBicubic, PositionAntialias)
 	case c.Readout == ReadDistilled && !c.Distilled:
 		return fmt.Errorf("model configuration: readout %q needs a distillation token", c.Readout)
 	case c.Labels != nil && len(c.Labels) != c.Classes:
 		return fmt.Errorf("model configuration: %d labels for %d classes", len(c.Labels), c.Classes)
+	}
+	for i, label := range c.Labels {
+		if len(label) > maxLabel {
+			return fmt.Errorf("model configuration: the label of class %d is %d bytes long, want at most %d", i, len(label), maxLabel)
+		}
 	}
 	return nil
 }
