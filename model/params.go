@@ -1,6 +1,9 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Params holds one value for every parameter of a Vision Transformer. T is what the reader needs: the
 // numbers on the host ([]float32), a tensor on the device, or a node of a graph. Weight matrices lie as
@@ -53,6 +56,9 @@ func (p Param) Size() int {
 	}
 	return n
 }
+
+// KeyBias tells whether it is the bias of a key: softmax cancels it, so its gradient is zero.
+func (p Param) KeyBias() bool { return strings.HasSuffix(p.Name, "attn.k.bias") }
 
 // NewParams returns Params with room for the blocks of c, every value zero.
 func NewParams[T any](c Config) *Params[T] { return &Params[T]{Blocks: make([]Block[T], c.Depth)} }

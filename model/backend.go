@@ -1,0 +1,174 @@
+package model
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/gomlx/compute"
+	_ "github.com/gomlx/compute/gobackend" // registers "go"
+	"github.com/gomlx/go-xla/compute/xla"  // registers "xla"
+)
+
+// Nothing is downloaded while Fovea runs: without this the XLA package would fetch a plugin by itself.
+func init() { xla.EnableAutoInstall(false) }
+
+// Names of the backends a configuration may ask for.
+const (
+	BackendAuto    = "auto"     // the first of xla:cuda, xla:cpu, go that opens
+	BackendXLACPU  = "xla:cpu"  // XLA through a PJRT plugin for the processor
+	BackendXLACUDA = "xla:cuda" // XLA through a PJRT plugin for an NVIDIA GPU; untested on hardware
+	BackendGo      = "go"       // GoMLX's own, needs nothing installed, several times slower
+)
+
+// Plugin is a PJRT plugin: a shared library that runs inside this process, so its content is pinned.
+type Plugin struct {
+	Path   string // absolute
+	SHA256 string // hex; empty: read from the file Path + ".sha256", as sha256sum writes it
+}
+
+// Backend computes graphs. It is safe for concurrent use.
+type Backend struct {
+	Compute compute.Backend
+	Kind    string   // one of the names above, never auto
+	Skipped []string // after auto: why each better backend was not taken, a sentence each
+}
+
+// Plugins returns where Fovea's own builds and packages put the plugins: FOVEA_XLA_CPU and FOVEA_XLA_CUDA
+// in the environment, else lib/fovea beside the program's folder, else /usr/lib/fovea. An empty path means
+// there is none.
+func Plugins() (cpu, cuda Plugin) {
+	find := func(env, file string) Plugin {
+		if p := os.Getenv(env); p != "" {
+			return Plugin{Path: p}
+		}
+		dirs := []string{"/usr/lib/fovea"}
+		if exe, err := os.Executable(); err == nil {
+			dirs = append([]string{filepath.Join(filepath.Dir(filepath.Dir(exe)), "lib", "fovea")}, dirs...)
+		}
+		for _, d := range dirs {
+			if p := filepath.Join(d, file); fileExists(p) {
+				return Plugin{Path: p}
+			}
+		}
+		return Plugin{}
+	}
+	return find("FOVEA_XLA_CPU", "pjrt_cpu.so"), find("FOVEA_XLA_CUDA", "pjrt_cuda.so")
+}
+
+// OpenBackend opens the backend of that name. A plugin is opened only when its file is there, is built for
+// this machine and has the checksum that was pinned.
+func OpenBackend(name string, cpu, cuda Plugin) (*Backend, error) {
+	switch name {
+	case BackendGo:
+		b, err := compute.NewWithConfig("go")
+		if err != nil {
+			return nil, fmt.Errorf("backend go: %w", err)
+		}
+		return &Backend{Compute: b, Kind: name}, nil
+	case BackendXLACPU:
+		return openXLA(name, cpu, "")
+	case BackendXLACUDA:
+		// Preallocation off: a Jetson's memory is shared with the cameras. TF32 off: the relevance of a model
+		// must not depend on the card.
+		return openXLA(name, cuda, ",preallocate=false,tf32=false")
+	case BackendAuto, "":
+		return openFirst(cpu, cuda)
+	default:
+		return nil, fmt.Errorf("backend %q: want %s, %s, %s or %s", name, BackendAuto, BackendXLACPU, BackendXLACUDA, BackendGo)
+	}
+}
+
+func openFirst(cpu, cuda Plugin) (*Backend, error) {
+	var skipped []string
+	for _, name := range []string{BackendXLACUDA, BackendXLACPU, BackendGo} {
+		b, err := OpenBackend(name, cpu, cuda)
+		if err == nil {
+			b.Skipped = skipped
+			return b, nil
+		}
+		skipped = append(skipped, err.Error())
+	}
+	return nil, errors.New("no backend opens: " + strings.Join(skipped, "; "))
+}
+
+func openXLA(name string, p Plugin, options string) (*Backend, error) {
+	if p.Path == "" {
+		return nil, fmt.Errorf("backend %s: no plugin file configured", name)
+	}
+	if err := p.check(); err != nil {
+		return nil, fmt.Errorf("backend %s: %w", name, err)
+	}
+	b, err := compute.NewWithConfig("xla:" + p.Path + options)
+	if err != nil {
+		return nil, fmt.Errorf("backend %s: plugin %s does not start: %w", name, p.Path, err)
+	}
+	return &Backend{Compute: b, Kind: name}, nil
+}
+
+// check refuses a plugin that is absent, built for another machine, or not the pinned file.
+func (p Plugin) check() error {
+	if !filepath.IsAbs(p.Path) {
+		return fmt.Errorf("plugin path %q is not absolute", p.Path)
+	}
+	f, err := os.Open(p.Path)
+	if err != nil {
+		return fmt.Errorf("plugin: %w", err)
+	}
+	defer f.Close()
+
+	lib, err := elf.NewFile(f)
+	if err != nil {
+		return fmt.Errorf("plugin %s is not a shared library: %w", p.Path, err)
+	}
+	want := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	if lib.Machine != want {
+		return fmt.Errorf("plugin %s is built for %v, this machine is %v: install the plugin of this machine", p.Path, lib.Machine, want)
+	}
+
+	sum := strings.ToLower(p.SHA256)
+	if sum == "" {
+		if sum, err = readSum(p.Path + ".sha256"); err != nil {
+			return fmt.Errorf("plugin %s has no checksum: give its sha256 in the configuration, or beside it: %w", p.Path, err)
+		}
+	}
+	h := sha256.New()
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("plugin: %w", err)
+	}
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("plugin: %w", err)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != sum {
+		return fmt.Errorf("plugin %s has sha256 %s, the configuration pins %s: it was changed or is another version", p.Path, got, sum)
+	}
+	return nil
+}
+
+// readSum returns the first word of a file written by sha256sum.
+func readSum(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	s := bufio.NewScanner(f)
+	s.Split(bufio.ScanWords)
+	if !s.Scan() {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	return strings.ToLower(s.Text()), nil
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
