@@ -56,7 +56,7 @@ type BilateralSolver struct {
 	n, m      []float64 // [V+1], [V] diagonals that make the blur bistochastic
 	y         []float64 // [V] solution
 
-	residual, step, spread, image, inverse []float64 // of conjugateGradients
+	residual, step, image, diagonal, inverse, spare []float64
 }
 
 // Solve smooths target [height][width], of zeros and ones, along the edges of
@@ -198,26 +198,26 @@ func (s *BilateralSolver) splat(target []uint8) {
 // around sums x over the vertices one step from i.
 func (s *BilateralSolver) around(x []float64, i int) float64 {
 	b := &s.neighbour[i]
-	return x[b[0]] + x[b[1]] + x[b[2]] + x[b[3]] + x[b[4]] + x[b[5]] + x[b[6]] + x[b[7]] + x[b[8]] + x[b[9]]
+	return ((x[b[0]] + x[b[1]]) + (x[b[2]] + x[b[3]])) + ((x[b[4]] + x[b[5]]) + (x[b[6]] + x[b[7]])) + (x[b[8]] + x[b[9]])
 }
 
 // bistochastise finds n and m such that diag(n) blur diag(n) has the row sums
 // m, near the pixel counts. blur(x) = 10 x + around(x).
 func (s *BilateralSolver) bistochastise() {
 	v := len(s.key)
-	s.n, s.m, s.spread = resized(s.n, v+1), resized(s.m, v), resized(s.spread, v+1)
+	s.n, s.m, s.spare = resized(s.n, v+1), resized(s.m, v), resized(s.spare, v+1)
 	for i := range v {
 		s.n[i] = 1
 	}
-	s.n[v], s.spread[v] = 0, 0
-	next := s.spread
+	s.n[v], s.spare[v] = 0, 0
+	next := s.spare
 	for range normalisations {
 		for i, n := range s.n[:v] {
 			next[i] = math.Sqrt(n * s.count[i] / (10*n + s.around(s.n, i)))
 		}
 		s.n, next = next, s.n
 	}
-	s.spread = next
+	s.spare = next
 	for i, n := range s.n[:v] {
 		s.m[i] = n * (10*n + s.around(s.n, i))
 	}
@@ -227,62 +227,70 @@ func (s *BilateralSolver) bistochastise() {
 // + diag(c), b = confidence x the target's pixels, from y = b/c with a Jacobi
 // preconditioner. As published, the last of 25 rounds is the answer, converged
 // or not.
+//
+// It works on n y, for which the matrix is diag(diagonal) - lambda around and the
+// right side b/n; the iterates are those of y, Jacobi's preconditioner being
+// blind to such a scaling.
 func (s *BilateralSolver) conjugateGradients() {
 	v := len(s.key)
-	s.y, s.residual, s.step = resized(s.y, v), resized(s.residual, v), resized(s.step, v)
-	s.image, s.inverse = resized(s.image, v), resized(s.inverse, v)
+	s.y, s.residual, s.step = resized(s.y, v), resized(s.residual, v), resized(s.step, v+1)
+	s.image, s.diagonal, s.inverse = resized(s.image, v), resized(s.diagonal, v), resized(s.inverse, v)
+	clear(s.y)
+	s.step[v] = 0
 	var length float64 // of b, squared
 	for i, t := range s.tally {
-		b, c := confidence*float64(t>>32), confidence*s.count[i]
-		s.residual[i], s.y[i] = b, b/c
-		s.inverse[i] = 1 / max(smoothness*(s.m[i]-10*s.n[i]*s.n[i])+c, jacobiFloor)
+		n, b, c := s.n[i], confidence*float64(t>>32), confidence*s.count[i]
+		s.diagonal[i] = (smoothness*s.m[i]+c)/(n*n) - smoothness*10
+		s.inverse[i] = 1 / max(s.diagonal[i], jacobiFloor/(n*n))
+		s.residual[i] = b / n
+		s.step[i] = n * b / c
 		length += b * b
 	}
-	if length == 0 {
-		return // nothing to smooth: y = 0
-	}
-	copy(s.step, s.y)
-	s.apply()
-	var rho, left float64
-	for i, r := range s.residual {
-		r -= s.image[i]
-		s.residual[i] = r
-		s.step[i] = r * s.inverse[i]
-		rho += r * s.step[i]
-		left += r * r
-	}
-	for range solverRounds {
-		if math.Sqrt(left) < solverTolerance*math.Sqrt(length) {
-			return
+	// The first step, taken whole, goes from zero to the start.
+	rho := math.Inf(1)
+	for round := range 1 + solverRounds {
+		dot, alpha := s.apply(), 1.0
+		if round > 0 {
+			alpha = rho / dot
 		}
-		alpha := rho / s.apply()
 		last := rho
-		rho, left = 0, 0
-		for i, r := range s.residual {
-			s.y[i] += alpha * s.step[i]
-			r -= alpha * s.image[i]
-			s.residual[i] = r
-			rho += r * r * s.inverse[i]
-			left += r * r
+		var left float64
+		if rho, left = s.descend(alpha); left <= solverTolerance*solverTolerance*length {
+			break
 		}
 		beta := rho / last
 		for i, r := range s.residual {
 			s.step[i] = r*s.inverse[i] + beta*s.step[i]
 		}
 	}
+	for i, n := range s.n[:v] {
+		s.y[i] /= n
+	}
 }
 
-// apply sets image to A step and returns step . image.
-func (s *BilateralSolver) apply() float64 {
-	for i, p := range s.step {
-		s.spread[i] = s.n[i] * p
-	}
-	var dot float64
-	for i, p := range s.step {
-		blurred := 10*s.spread[i] + s.around(s.spread, i)
-		a := smoothness*(s.m[i]*p-s.n[i]*blurred) + confidence*s.count[i]*p
-		s.image[i] = a
+// apply sets image to the matrix times step and returns step . image.
+func (s *BilateralSolver) apply() (dot float64) {
+	image, diagonal := s.image, s.diagonal[:len(s.image)]
+	for i := range image {
+		p := s.step[i]
+		a := diagonal[i]*p - smoothness*s.around(s.step, i)
+		image[i] = a
 		dot += p * a
 	}
 	return dot
+}
+
+// descend moves the solution by alpha steps; it returns residual . inverse
+// residual and the squared length of the residual in the scale of y.
+func (s *BilateralSolver) descend(alpha float64) (rho, left float64) {
+	residual := s.residual
+	y, step, image, inverse, n := s.y[:len(residual)], s.step[:len(residual)], s.image[:len(residual)], s.inverse[:len(residual)], s.n[:len(residual)]
+	for i, r := range residual {
+		y[i] += alpha * step[i]
+		r -= alpha * image[i]
+		residual[i] = r
+		rho += r * r * inverse[i]
+		left += r * n[i] * r * n[i]
+	}
+	return rho, left
 }

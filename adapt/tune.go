@@ -1,0 +1,398 @@
+package adapt
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+// AdamW are the constants of the optimiser (Loshchilov and Hutter 2019): decay is decoupled.
+type AdamW struct {
+	Beta1       float64 `json:"beta1"`
+	Beta2       float64 `json:"beta2"`
+	Epsilon     float64 `json:"epsilon"`
+	WeightDecay float64 `json:"weight_decay"` // on every parameter that is trained
+}
+
+// Batch is what one step learns from. Slices are row-major.
+type Batch struct {
+	Pixels  []float32 // [B, 3, H, W], normalised
+	Masks   []float32 // [B, H, W] in 0..1, 1 is object
+	Classes []int32   // [B] class whose relevance is tuned; negative: the model's own first guess
+	Targets []float32 // [B, C] probabilities of the cross-entropy; nil: the model's own first guess, as published
+	Weights []float32 // [B] of the relevance terms; nil: all 1
+}
+
+// Tuner fine-tunes a Vision Transformer so that its relevance lies on the object. It holds the weights and
+// the optimiser's state on the device; one goroutine uses it. A step that fails leaves the weights as they
+// were before it.
+type Tuner struct {
+	config    model.Config
+	objective Objective
+	adamw     AdamW
+	micro     int // pictures computed at a time; gradients of a batch are summed over its parts
+	backend   *model.Backend
+
+	params  []model.Param
+	weights []*tensors.Tensor
+	groups  []group
+	steps   int
+
+	programs map[program]*graph.Exec
+	update   *graph.Exec
+}
+
+// group is the trained parameters of one block, updated together.
+type group struct {
+	at            []int             // into Tuner.params
+	first, second []*tensors.Tensor // AdamW's moments
+}
+
+// program names a compiled graph of the step.
+type program struct {
+	train      bool // gradients, not the losses alone
+	accumulate bool // adds to gradients that are passed in
+	own        bool // targets are the model's own first guess
+}
+
+// TunerOptions say what is trained and in which portions.
+type TunerOptions struct {
+	Objective Objective
+	AdamW     AdamW
+	// FreezeBelow keeps the embeddings and the blocks before it as they are; the gradient of the rest stays
+	// exact. 0 trains everything, Depth the last LayerNorm and the head alone.
+	FreezeBelow int
+	// MicroBatch is how many pictures are computed at a time; 0 is the whole batch. Results do not depend on
+	// it but for rounding (there are no batch statistics), memory does.
+	MicroBatch int
+}
+
+// NewTuner uploads the weights of c and makes room for the optimiser's state. The key bias is never
+// trained: its gradient is zero, and AdamW would turn the rounding noise into moves.
+func NewTuner(b *model.Backend, c *model.Checkpoint, o TunerOptions) (*Tuner, error) {
+	if c.Config.Classes == 0 {
+		return nil, fmt.Errorf("tune: a backbone without a head has no class to explain: fit a head first")
+	}
+	if o.FreezeBelow < 0 || o.FreezeBelow > c.Config.Depth {
+		return nil, fmt.Errorf("tune: freeze below %d, want 0 to %d", o.FreezeBelow, c.Config.Depth)
+	}
+	if !(o.Objective.Temperature > 0) {
+		return nil, fmt.Errorf("tune: temperature %g, want above 0", o.Objective.Temperature)
+	}
+	t := &Tuner{
+		config: c.Config, objective: o.Objective, adamw: o.AdamW, micro: o.MicroBatch, backend: b,
+		params: c.Config.List(), programs: map[program]*graph.Exec{},
+	}
+	var err error
+	if t.weights, err = model.Upload(b, c.Config, c.Params); err != nil {
+		return nil, fmt.Errorf("tune: %w", err)
+	}
+	if t.update, err = graph.NewExec(b.Compute, t.adamStep); err != nil {
+		return nil, fmt.Errorf("tune: %w", err)
+	}
+	block := -2
+	for i, p := range t.params {
+		if o.FreezeBelow > 0 && p.Block < o.FreezeBelow || p.KeyBias() {
+			continue
+		}
+		if p.Block != block {
+			block = p.Block
+			t.groups = append(t.groups, group{})
+		}
+		g := &t.groups[len(t.groups)-1]
+		g.at = append(g.at, i)
+		g.first = append(g.first, tensors.FromShape(t.weights[i].Shape()))
+		g.second = append(g.second, tensors.FromShape(t.weights[i].Shape()))
+	}
+	return t, nil
+}
+
+// Step moves the weights once, by the mean gradient over the batch, and returns the losses before the move.
+func (t *Tuner) Step(b Batch, rate float64) (Losses[float64], error) {
+	losses, gradients, err := t.gradients(b)
+	if err != nil {
+		return losses, err
+	}
+	if math.IsNaN(losses.Total) || math.IsInf(losses.Total, 0) {
+		finalize(gradients)
+		return losses, fmt.Errorf("step %d: the loss is %v: the weights are kept as they were", t.steps+1, losses.Total)
+	}
+	return losses, t.apply(gradients, rate)
+}
+
+// Losses evaluates a batch without moving anything.
+func (t *Tuner) Losses(b Batch) (Losses[float64], error) {
+	losses, _, err := t.run(b, false)
+	return losses, err
+}
+
+// gradients returns the losses of a batch and d Total / d parameter of every trained parameter, in the
+// order of groups.
+func (t *Tuner) gradients(b Batch) (Losses[float64], []*tensors.Tensor, error) { return t.run(b, true) }
+
+// run computes a batch in parts of t.micro. The total loss is a mean over pictures, so a part counts by its
+// share of the batch and the sum over parts is exact.
+func (t *Tuner) run(b Batch, train bool) (Losses[float64], []*tensors.Tensor, error) {
+	var sum Losses[float64]
+	size, err := t.check(b)
+	if err != nil {
+		return sum, nil, err
+	}
+	micro := t.micro
+	if micro <= 0 || micro > size {
+		micro = size
+	}
+	var gradients []*tensors.Tensor
+	for at := 0; at < size; at += micro {
+		part := b.slice(t.config, at, min(at+micro, size))
+		share := float64(len(part.Classes)) / float64(size)
+		args, err := t.arguments(part, share, gradients)
+		if err != nil {
+			return sum, nil, err
+		}
+		e, err := t.program(program{train: train, accumulate: gradients != nil, own: part.Targets == nil})
+		if err != nil {
+			return sum, nil, err
+		}
+		results, err := e.Call(args...)
+		if err != nil {
+			return sum, nil, fmt.Errorf("step %d: %w", t.steps+1, err)
+		}
+		terms := tensors.MustCopyFlatData[float32](results[0])
+		sum.Background += share * float64(terms[0])
+		sum.Foreground += share * float64(terms[1])
+		sum.Classification += share * float64(terms[2])
+		sum.Total += share * float64(terms[3])
+		gradients = results[1:]
+	}
+	if !train {
+		gradients = nil
+	}
+	return sum, gradients, nil
+}
+
+// arguments lays out what the program takes: the weights, the batch, its share, and the gradients so far,
+// whose memory is given away.
+func (t *Tuner) arguments(b Batch, share float64, sofar []*tensors.Tensor) ([]any, error) {
+	c, n := t.config, len(b.Classes)
+	args := make([]any, 0, len(t.weights)+len(sofar)+6)
+	for _, w := range t.weights {
+		args = append(args, w)
+	}
+	args = append(args,
+		tensors.FromFlatDataAndDimensions(b.Pixels, n, 3, c.ImageHeight, c.ImageWidth),
+		tensors.FromFlatDataAndDimensions(b.Masks, n, c.ImageHeight, c.ImageWidth),
+		tensors.FromFlatDataAndDimensions(b.Classes, n),
+		tensors.FromFlatDataAndDimensions(b.Weights, n),
+		tensors.FromScalar(float32(share)))
+	if b.Targets != nil {
+		args = append(args, tensors.FromFlatDataAndDimensions(b.Targets, n, c.Classes))
+	}
+	return t.donate(args, sofar)
+}
+
+// program returns the compiled step: shared forward, one gradient call for every A_l, the class-row
+// rollout, a last block for the class query alone, and the gradient of the loss.
+func (t *Tuner) program(p program) (*graph.Exec, error) {
+	if e := t.programs[p]; e != nil {
+		return e, nil
+	}
+	e, err := graph.NewExec(t.backend.Compute, func(in []*graph.Node) []*graph.Node {
+		weights := in[:len(t.weights)]
+		images, masks, classes, trust, share := in[len(weights)], in[len(weights)+1], in[len(weights)+2], in[len(weights)+3], in[len(weights)+4]
+		rest := in[len(weights)+5:]
+
+		s := model.Forward(t.config, model.ParamsFrom(t.config, weights), images, model.ReadTokens)
+		r := s.Explain(model.ClassOrOwn(classes, s.Logits))
+		targets := ownGuess(s.Logits)
+		if !p.own {
+			targets, rest = rest[0], rest[1:]
+		}
+		l := t.objective.Loss(r.Map(t.config), masks, s.Logits, targets, trust)
+
+		out := []*graph.Node{graph.Stack([]*graph.Node{l.Background, l.Foreground, l.Classification, l.Total}, 0)}
+		if !p.train {
+			return out
+		}
+		gradients := graph.Gradient(graph.Mul(l.Total, share), t.trained(weights)...)
+		for i, g := range gradients {
+			if p.accumulate {
+				g = graph.Add(rest[i], g)
+			}
+			out = append(out, g)
+		}
+		return out
+	})
+	if err != nil {
+		return nil, fmt.Errorf("compile the step: %w", err)
+	}
+	t.programs[p] = e
+	return e, nil
+}
+
+// trained picks the trained parameters out of a list in the order of params.
+func (t *Tuner) trained(all []*graph.Node) []*graph.Node {
+	var out []*graph.Node
+	for _, g := range t.groups {
+		for _, i := range g.at {
+			out = append(out, all[i])
+		}
+	}
+	return out
+}
+
+// apply takes one AdamW step group by group. The old weights live until every group is done, so that a
+// failure leaves them whole; moments and gradients are given away as they are used.
+func (t *Tuner) apply(gradients []*tensors.Tensor, rate float64) error {
+	step := float64(t.steps + 1)
+	constants := []any{
+		float32(1 - rate*t.adamw.WeightDecay),
+		float32(rate / (1 - math.Pow(t.adamw.Beta1, step))),
+		float32(1 / math.Sqrt(1-math.Pow(t.adamw.Beta2, step))),
+	}
+	var moved [][]*tensors.Tensor
+	for gi := range t.groups {
+		g := &t.groups[gi]
+		n := len(g.at)
+		args := append([]any{}, constants...)
+		for _, i := range g.at {
+			args = append(args, t.weights[i])
+		}
+		args, err := t.donate(args, gradients[:n], g.first, g.second)
+		if err != nil {
+			return err
+		}
+		gradients = gradients[n:]
+		out, err := t.update.Call(args...)
+		if err != nil {
+			return fmt.Errorf("step %d: %w", t.steps+1, err)
+		}
+		moved = append(moved, out[:n])
+		g.first, g.second = out[n:2*n], out[2*n:]
+	}
+	for gi, g := range t.groups {
+		for k, i := range g.at {
+			t.weights[i].MustFinalizeAll()
+			t.weights[i] = moved[gi][k]
+		}
+	}
+	t.steps++
+	return nil
+}
+
+// adamStep is the graph of AdamW for one group: in holds 1 - rate decay, rate / (1 - beta1^t),
+// 1 / sqrt(1 - beta2^t), then weights, gradients, first and second moments; out the new weights and moments.
+func (t *Tuner) adamStep(in []*graph.Node) []*graph.Node {
+	keep, rate, unbias := in[0], in[1], in[2]
+	n := (len(in) - 3) / 4
+	w, g, m, v := in[3:3+n], in[3+n:3+2*n], in[3+2*n:3+3*n], in[3+3*n:]
+	out := make([]*graph.Node, 3*n)
+	for i := range n {
+		m1 := graph.Add(graph.MulScalar(m[i], t.adamw.Beta1), graph.MulScalar(g[i], 1-t.adamw.Beta1))
+		v1 := graph.Add(graph.MulScalar(v[i], t.adamw.Beta2), graph.MulScalar(graph.Square(g[i]), 1-t.adamw.Beta2))
+		move := graph.Div(graph.Mul(m1, rate), graph.AddScalar(graph.Mul(graph.Sqrt(v1), unbias), t.adamw.Epsilon))
+		out[i], out[n+i], out[2*n+i] = graph.Sub(graph.Mul(w[i], keep), move), m1, v1
+	}
+	return out
+}
+
+// donate appends tensors whose memory the backend may reuse; they are not used afterwards.
+func (t *Tuner) donate(args []any, lists ...[]*tensors.Tensor) ([]any, error) {
+	for _, list := range lists {
+		for _, x := range list {
+			d, err := graph.DonateTensorBuffer(x, t.backend.Compute, 0)
+			if err != nil {
+				return nil, fmt.Errorf("step %d: %w", t.steps+1, err)
+			}
+			args = append(args, d)
+		}
+	}
+	return args, nil
+}
+
+// Params copies the weights as they are now.
+func (t *Tuner) Params() (*model.Params[[]float32], error) {
+	flat := make([][]float32, len(t.weights))
+	for i, w := range t.weights {
+		v, err := tensors.CopyFlatData[float32](w)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", t.params[i].Name, err)
+		}
+		for _, x := range v {
+			if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+				return nil, fmt.Errorf("%s is not finite after %d steps", t.params[i].Name, t.steps)
+			}
+		}
+		flat[i] = v
+	}
+	return model.ParamsFrom(t.config, flat), nil
+}
+
+// Close gives the device's memory back.
+func (t *Tuner) Close() {
+	for _, e := range t.programs {
+		e.Finalize()
+	}
+	t.update.Finalize()
+	finalize(t.weights)
+	for _, g := range t.groups {
+		finalize(g.first)
+		finalize(g.second)
+	}
+}
+
+func finalize(list []*tensors.Tensor) {
+	for _, x := range list {
+		x.MustFinalizeAll()
+	}
+}
+
+// check returns the batch's size, or what is wrong with it.
+func (t *Tuner) check(b Batch) (int, error) {
+	c, n := t.config, len(b.Classes)
+	pixels := c.ImageHeight * c.ImageWidth
+	switch {
+	case n == 0:
+		return 0, fmt.Errorf("batch: no pictures")
+	case len(b.Pixels) != n*3*pixels:
+		return 0, fmt.Errorf("batch: %d numbers for %d pictures of 3 x %d x %d", len(b.Pixels), n, c.ImageHeight, c.ImageWidth)
+	case len(b.Masks) != n*pixels:
+		return 0, fmt.Errorf("batch: %d numbers for %d masks of %d x %d", len(b.Masks), n, c.ImageHeight, c.ImageWidth)
+	case b.Targets != nil && len(b.Targets) != n*c.Classes:
+		return 0, fmt.Errorf("batch: %d targets for %d pictures and %d classes", len(b.Targets), n, c.Classes)
+	case b.Weights != nil && len(b.Weights) != n:
+		return 0, fmt.Errorf("batch: %d weights for %d pictures", len(b.Weights), n)
+	}
+	for i, y := range b.Classes {
+		if int(y) >= c.Classes {
+			return 0, fmt.Errorf("batch: picture %d has class %d of %d", i, y, c.Classes)
+		}
+	}
+	return n, nil
+}
+
+// slice returns pictures from..to of the batch, with weights filled in.
+func (b Batch) slice(c model.Config, from, to int) Batch {
+	pixels := c.ImageHeight * c.ImageWidth
+	part := Batch{
+		Pixels:  b.Pixels[from*3*pixels : to*3*pixels],
+		Masks:   b.Masks[from*pixels : to*pixels],
+		Classes: b.Classes[from:to],
+	}
+	if b.Targets != nil {
+		part.Targets = b.Targets[from*c.Classes : to*c.Classes]
+	}
+	if b.Weights != nil {
+		part.Weights = b.Weights[from:to]
+		return part
+	}
+	part.Weights = make([]float32, to-from)
+	for i := range part.Weights {
+		part.Weights[i] = 1
+	}
+	return part
+}
