@@ -52,7 +52,7 @@ type (
 	}
 	// AutoArgs are auto's. The dashboard's ON and OFF become these.
 	AutoArgs struct {
-		On bool `json:"on" jsonschema:"description=whether the device adapts by itself"`
+		On *bool `json:"on" jsonschema:"description=whether the device adapts by itself"`
 	}
 	// SnapshotArgs are snapshot's.
 	SnapshotArgs struct {

@@ -1,0 +1,499 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// statusEvery is how often status is published when nothing changes, and
+	// changeEvery how often at most when something does.
+	statusEvery = time.Minute
+	changeEvery = time.Second
+	// A session that the other side ends within shortSession may be a takeover
+	// by a client with the same id; takeoverAfter of them in a row are.
+	shortSession  = 5 * time.Minute
+	takeoverAfter = 3
+	// stopLimit is how long a clean stop may take to say what is left to say.
+	stopLimit = 3 * time.Second
+)
+
+// Device is a daemon's presence on its broker. Its Set methods never wait for
+// the network and may be called before, during and after Run.
+type Device struct {
+	cfg      Config
+	topics   Topics
+	log      *slog.Logger
+	out      *outbox
+	inbox    chan arrival // capacity inboxLimit; a full one drops, counted
+	commands *commands
+
+	mu         sync.Mutex
+	status     Status
+	connects   int                    // how many
+	lastKey    string                 // of the newest Health: what makes it a change
+	lastCamera map[string]CameraState // by camera
+	lastID     uint64                 // of events minted by this process
+	eventRun   string                 // random: tells this process's events from others'
+}
+
+// Status is how the connection stands, for the page, the log and doctor.
+type Status struct {
+	Connected  bool
+	Since      time.Time // of Connected being what it is
+	Broker     string    // without its password
+	ClientID   string
+	Problem    Problem   // may be set while connected: SubscribeDenied, Takeover
+	Reason     string    // what is wrong, a sentence; "" with NoProblem
+	Hint       string    // what a person can do
+	RetryAt    time.Time // of the next attempt; zero while connected
+	Reconnects uint64    // connections after the first
+	Queue      int       // events and results waiting
+	Dropped    uint64    // events and results lost to the bound of the queue
+	Overrun    uint64    // arriving messages dropped because they came faster than they could be judged
+}
+
+// New returns a device that is not connected yet. It reads what memory knows of
+// earlier commands. The error lists all faults of cfg, each with its field.
+func New(cfg Config, queue Queue, memory CommandLog, log *slog.Logger) (*Device, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	d := &Device{
+		cfg:        cfg,
+		topics:     Topics{Root: cfg.Root, Device: cfg.Device},
+		log:        log,
+		out:        newOutbox(queue, log),
+		inbox:      make(chan arrival, inboxLimit),
+		lastCamera: map[string]CameraState{},
+		eventRun:   strconv.FormatUint(rand.Uint64(), 36),
+		status: Status{
+			Broker:   Redact(cfg.Broker),
+			ClientID: cfg.ClientID,
+			Since:    time.Now(),
+		},
+	}
+	d.out.set(outgoing{topic: d.topics.Availability(), qos: 1, retained: true, payload: []byte(Online)}, 0)
+	d.commands, err = newCommands(d, memory)
+	return d, err
+}
+
+// Handle offers a verb. All calls come before Run.
+func (d *Device) Handle(spec VerbSpec) error { return d.commands.offer(spec) }
+
+// CancelCommand stops the running command with that id, or, with "", the
+// running exclusive one. It says whether there was one; the command's own
+// answer tells how it ended.
+func (d *Device) CancelCommand(id string) bool { return d.commands.cancel(id) }
+
+// Topics are the device's own.
+func (d *Device) Topics() Topics { return d.topics }
+
+// Status is a snapshot.
+func (d *Device) Status() Status {
+	d.mu.Lock()
+	s := d.status
+	d.mu.Unlock()
+	s.Queue, s.Dropped = d.out.queue.Len(), d.out.queue.Dropped()
+	return s
+}
+
+// Run keeps the device connected until ctx is done, then says offline and
+// leaves. It may be called once.
+func (d *Device) Run(ctx context.Context) error {
+	d.commands.announce()
+	judged := make(chan struct{})
+	go func() {
+		defer close(judged)
+		d.commands.judgeAll(ctx)
+	}()
+	defer func() {
+		<-judged
+		d.commands.stop()
+	}()
+	b := backoff{}
+	for ctx.Err() == nil {
+		s, err := d.connect(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			b.failed(d.Status().Problem == Unreachable)
+		} else {
+			began := time.Now()
+			err = d.serve(ctx, s)
+			if err == nil {
+				break
+			}
+			b.ended(time.Since(began), peerClosed(err))
+			d.sayLost(err, b.takeover())
+		}
+		d.sleep(ctx, b.wait())
+	}
+	return nil
+}
+
+// connect makes one attempt and says what came of it.
+func (d *Device) connect(ctx context.Context) (*session, error) {
+	s, err := connect(ctx, d.cfg, &will{d.topics.Availability(), Offline}, d.receive)
+	if err != nil && ctx.Err() == nil {
+		var failed *connectError
+		errors.As(err, &failed)
+		t := diagnose(d.cfg, failed.err, failed.code)
+		d.say(func(s *Status) { s.Problem, s.Reason, s.Hint = t.Problem, t.Reason, t.Hint })
+	}
+	return s, err
+}
+
+// serve publishes over s until it is lost, or, with a nil error, until ctx is
+// done and all has been said.
+func (d *Device) serve(ctx context.Context, s *session) error {
+	defer s.close()
+	d.say(func(st *Status) {
+		if st.Problem != Takeover { // which the next lost session, or its absence, decides
+			st.Problem, st.Reason, st.Hint = NoProblem, "", ""
+		}
+		if d.connects++; d.connects > 1 {
+			st.Reconnects++
+		}
+		st.Connected, st.Since, st.RetryAt = true, time.Now(), time.Time{}
+	})
+	err := s.subscribe(ctx, d.filters()...)
+	var denied errDenied
+	switch {
+	case errors.As(err, &denied):
+		d.say(func(st *Status) {
+			st.Problem, st.Reason = SubscribeDenied, err.Error()
+			st.Hint = "allow this device to read these topics (the broker's ACL); until then no command reaches it"
+		})
+	case err != nil && ctx.Err() == nil:
+		return s.reason(err)
+	}
+	calm := time.AfterFunc(shortSession, func() {
+		d.say(func(st *Status) {
+			if st.Problem == Takeover {
+				st.Problem, st.Reason, st.Hint = NoProblem, "", ""
+			}
+		})
+	})
+	defer calm.Stop()
+
+	d.out.connected()
+	if err := d.out.drain(ctx, s); err != nil {
+		return s.reason(err)
+	}
+	d.commands.stop() // so that their results go out, too
+	d.sayOffline(s)
+	return nil
+}
+
+// reason prefers the library's reason for a lost connection to err.
+func (s *session) reason(err error) error {
+	select {
+	case <-s.gone:
+		return s.why
+	default:
+		return err
+	}
+}
+
+// sayOffline publishes what is left, then offline. Its failure is the last
+// will's business.
+func (d *Device) sayOffline(s *session) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopLimit)
+	defer cancel()
+	d.out.set(outgoing{topic: d.topics.Availability(), qos: 1, retained: true, payload: []byte(Offline)}, 0)
+	if err := d.out.flush(ctx, s); err != nil {
+		d.log.Warn("mqtt: stopped before all was published", "err", err, "queue", d.out.queue.Len())
+	}
+	d.say(func(st *Status) { st.Connected, st.Since = false, time.Now() })
+}
+
+func (d *Device) sayLost(err error, takeover bool) {
+	d.say(func(s *Status) {
+		s.Connected, s.Since = false, time.Now()
+		s.Problem, s.Reason, s.Hint = ConnectionLost, "the connection to the broker was lost: "+err.Error(), "nothing to do: this device connects again by itself"
+		if takeover {
+			s.Problem = Takeover
+			s.Reason = fmt.Sprintf("the broker ended the connection soon after it was made, %d times or more in a row: another client with the id %q takes it", takeoverAfter, s.ClientID)
+			s.Hint = "give each device a name (client id) of its own, or stop the second daemon; if there is none, look at the broker's log"
+		}
+	})
+}
+
+// say changes the status and logs a problem when it begins and ends.
+func (d *Device) say(change func(*Status)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.status
+	change(&d.status)
+	switch now := d.status; {
+	case now.Problem != NoProblem && now.Problem != was.Problem:
+		d.log.Warn("mqtt: "+now.Reason, "problem", now.Problem, "do", now.Hint, "broker", now.Broker, "client_id", now.ClientID)
+	case now.Connected && !was.Connected:
+		d.log.Info("mqtt: connected", "broker", now.Broker, "client_id", now.ClientID)
+	}
+}
+
+// sleep waits for d or until ctx is done.
+func (d *Device) sleep(ctx context.Context, wait time.Duration) {
+	d.say(func(s *Status) { s.RetryAt = time.Now().Add(wait) })
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// peerClosed says whether the broker's side ended the connection, rather than
+// the network or a timeout.
+func peerClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// backoff chooses how long to wait between attempts: 1 s to 2 min, growing
+// with every failure, with jitter. A session that did not last counts as a
+// failure, so that two daemons with one client id do not chase each other.
+// While nothing listens at the address at most 5 s, so that all is out within
+// 10 s of the broker's return: an attempt costs a broker that is not there
+// nothing.
+type backoff struct {
+	failures    int
+	short       int // sessions in a row that the other side ended early
+	unreachable bool
+}
+
+func (b *backoff) failed(unreachable bool) {
+	b.failures++
+	b.unreachable = unreachable
+	if unreachable {
+		b.short = 0 // the broker was away, nobody took our place
+	}
+}
+
+func (b *backoff) ended(lived time.Duration, byPeer bool) {
+	b.unreachable = false
+	if lived >= shortSession || !byPeer {
+		b.failures, b.short = 0, 0
+		return
+	}
+	b.short++
+	b.failures = b.short - 1
+}
+
+func (b *backoff) takeover() bool { return b.short >= takeoverAfter }
+
+// wait is in [w/2, w] with w doubling from 2 s.
+func (b *backoff) wait() time.Duration {
+	const least, most, whileUnreachable = time.Second, 2 * time.Minute, 5 * time.Second
+	w := min(2*least<<min(b.failures, 10), most)
+	if b.unreachable {
+		w = min(w, whileUnreachable)
+	}
+	return w/2 + rand.N(w/2+1)
+}
+
+// set encodes v and makes it the newest value of a retained topic.
+func (d *Device) set(topic string, qos byte, v any, every time.Duration) error {
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("mqtt: encode %s: %w", topic, err)
+	}
+	d.out.set(outgoing{topic: topic, qos: qos, retained: true, payload: payload}, every)
+	return nil
+}
+
+// SetHealth publishes h: within a second if something changed that a person
+// would want to know, else once a minute. Call it as often as you like, at
+// least once a minute.
+func (d *Device) SetHealth(h Health) error {
+	h = d.complete(h)
+	key := changeKey(h)
+	d.mu.Lock()
+	every := statusEvery
+	if key != d.lastKey {
+		every = changeEvery
+	}
+	d.lastKey = key
+	d.mu.Unlock()
+	return d.set(d.topics.Status(), 1, h, every)
+}
+
+// complete fills the fields of h that are the device's own.
+func (d *Device) complete(h Health) Health {
+	h.Schema = HealthSchema
+	if h.TS.IsZero() {
+		h.TS = time.Now()
+	}
+	h.TS = stamp(h.TS)
+	if h.Reasons == nil {
+		h.Reasons = []string{}
+	}
+	if h.Setup.Missing == nil {
+		h.Setup.Missing = []string{}
+	}
+	if h.Labels == nil {
+		h.Labels = map[string]string{}
+	}
+	if h.Cameras == nil {
+		h.Cameras = map[string]Camera{}
+	}
+	s := d.Status()
+	h.MQTT = MQTT{Queue: s.Queue, DroppedTotal: s.Dropped, ReconnectsTotal: s.Reconnects}
+	dropNonFinite(reflect.ValueOf(&h).Elem())
+	return h
+}
+
+// stamp is a time as payloads write it: UTC, to the millisecond.
+func stamp(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
+
+// changeKey is equal for two Healths that differ only in what moves all the
+// time.
+func changeKey(h Health) string {
+	cameras := maps.Clone(h.Cameras)
+	for id, c := range cameras {
+		cameras[id] = Camera{State: c.State, Quality: c.Quality}
+	}
+	key, err := json.Marshal(Health{
+		TimeSynced: h.TimeSynced, BootID: h.BootID, Version: h.Version, Health: h.Health, Reasons: h.Reasons,
+		Labels: h.Labels, Setup: h.Setup, Cameras: cameras,
+		Model: Model{Version: h.Model.Version, SHA256: h.Model.SHA256, Probation: h.Model.Probation},
+		Adapt: Adapt{State: h.Adapt.State, LastVerdict: h.Adapt.LastVerdict, LastReason: h.Adapt.LastReason, PausedBy: h.Adapt.PausedBy},
+	})
+	if err != nil {
+		panic(err) // strings, integers and maps of strings alone
+	}
+	return string(key)
+}
+
+// SetModel publishes the model card.
+func (d *Device) SetModel(m ModelCard) error {
+	if m.InstalledVersion == "" {
+		m.InstalledVersion = strconv.FormatInt(m.Version, 10)
+	}
+	if m.LatestVersion == "" {
+		m.LatestVersion = m.InstalledVersion
+	}
+	m.ReleaseSummary = cut(m.ReleaseSummary, 255)
+	return d.set(d.topics.Model(), 1, m, 0)
+}
+
+// cut shortens s to at most n bytes, between characters.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// SetCamera publishes whether a camera delivers.
+func (d *Device) SetCamera(cam string, online bool) error {
+	if err := CheckName(cam); err != nil {
+		return fmt.Errorf("mqtt: camera: %w", err)
+	}
+	word := Offline
+	if online {
+		word = Online
+	}
+	d.out.set(outgoing{topic: d.topics.CameraAvailability(cam), qos: 1, retained: true, payload: []byte(word)}, 0)
+	return nil
+}
+
+// SetCameraState publishes what a camera shows: at once if the label is
+// another than before, else at most once in Config.StateEvery.
+func (d *Device) SetCameraState(cam string, s CameraState) error {
+	if err := CheckName(cam); err != nil {
+		return fmt.Errorf("mqtt: camera: %w", err)
+	}
+	s.TS = stamp(s.TS)
+	dropNonFinite(reflect.ValueOf(&s).Elem())
+	d.mu.Lock()
+	last, known := d.lastCamera[cam]
+	d.lastCamera[cam] = s
+	d.mu.Unlock()
+	every := d.cfg.StateEvery
+	if !known || last.Label != s.Label {
+		every = 0
+	}
+	return d.set(d.topics.CameraState(cam), 0, s, every)
+}
+
+// RemoveCamera takes a camera that is configured no more off the broker.
+func (d *Device) RemoveCamera(cam string) error {
+	d.mu.Lock()
+	delete(d.lastCamera, cam)
+	d.mu.Unlock()
+	for _, topic := range []string{d.topics.CameraAvailability(cam), d.topics.CameraState(cam)} {
+		d.out.drop(topic)
+		if err := d.out.push(Message{Topic: topic, Retained: true}); err != nil {
+			return fmt.Errorf("mqtt: remove camera %s: %w", cam, err)
+		}
+	}
+	return nil
+}
+
+// PublishImage publishes a JPEG with the relevance overlay if the device is
+// connected. Where Config.Images is false it is an *Error with NotAllowed.
+func (d *Device) PublishImage(cam string, jpeg []byte) error {
+	if err := CheckName(cam); err != nil {
+		return fmt.Errorf("mqtt: camera: %w", err)
+	}
+	if !d.cfg.Images {
+		return &Error{Code: NotAllowed, Reason: "pictures are not published: set mqtt.images to true in the device's configuration"}
+	}
+	if d.Status().Connected {
+		d.out.pass(outgoing{topic: d.topics.CameraImage(cam), payload: jpeg}, 0, false)
+	}
+	return nil
+}
+
+// SetAuto publishes whether the device adapts by itself, and who set it.
+func (d *Device) SetAuto(on bool, source AutoSource) error {
+	word := "OFF"
+	if on {
+		word = "ON"
+	}
+	d.out.set(outgoing{topic: d.topics.Auto(), qos: 1, retained: true, payload: []byte(word)}, 0)
+	if source.TS.IsZero() {
+		source.TS = time.Now()
+	}
+	source.TS = stamp(source.TS)
+	return d.set(d.topics.AutoSource(), 1, source, 0)
+}
+
+// Emit queues an event.
+func (d *Device) Emit(e Event) error {
+	if e.TS.IsZero() {
+		e.TS = time.Now()
+	}
+	e.TS = stamp(e.TS)
+	d.mu.Lock()
+	d.lastID++
+	e.ID = d.eventRun + "-" + strconv.FormatUint(d.lastID, 10)
+	d.mu.Unlock()
+	payload, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("mqtt: encode event %s: %w", e.Type, err)
+	}
+	if err := d.out.push(Message{Topic: d.topics.Event(), Payload: payload}); err != nil {
+		return fmt.Errorf("mqtt: queue event %s: %w", e.Type, err)
+	}
+	return nil
+}
