@@ -27,7 +27,7 @@ type Losses[T any] struct {
 // logits [B, C] and target probabilities [B, C]. weights [B] scales each picture's relevance terms: 1 as
 // published, 0 where a picture's map or mask is not to be trusted.
 func (o Objective) Loss(r, m, logits, targets, weights *Node) Losses[*Node] {
-	w := ExpandAxes(weights, -1, -1)
+	w := ExpandAxes(weights, 1, 2)
 	n := inverse(m)
 	var l Losses[*Node]
 	l.Background = ReduceAllMean(Mul(w, Square(Mul(r, n))))

@@ -92,6 +92,10 @@ func (g golden) values(tb testing.TB, name string) []float64 {
 		for i := 0; i < len(b); i += 4 {
 			out = append(out, float64(int32(binary.LittleEndian.Uint32(b[i:]))))
 		}
+	case "I64":
+		for i := 0; i < len(b); i += 8 {
+			out = append(out, float64(int64(binary.LittleEndian.Uint64(b[i:]))))
+		}
 	case "F32":
 		for i := 0; i < len(b); i += 4 {
 			out = append(out, float64(math.Float32frombits(binary.LittleEndian.Uint32(b[i:]))))
