@@ -1,6 +1,10 @@
 package capture
 
-import "time"
+import (
+	"time"
+
+	"github.com/seed-a98b2d25/fovea/capture/internal/scene"
+)
 
 // Frame is one picture of a camera. The receiver owns it, RGB and Motion.Mask
 // included: nothing writes to them again.
@@ -35,7 +39,7 @@ type Motion struct {
 }
 
 // Cell is the side in pixels of the square that one cell of Motion.Mask covers.
-const Cell = 8
+const Cell = scene.Cell
 
 // Share is the part of the picture that moves, 0 to 1; 0 without a mask.
 func (m Motion) Share() float64 {
@@ -56,18 +60,18 @@ type Quality uint8
 
 const (
 	// OK: nothing noticed.
-	OK Quality = iota
+	OK = Quality(scene.OK)
 	// Black: practically no light anywhere outside the privacy areas.
-	Black
+	Black = Quality(scene.Black)
 	// Blank: one even colour that is not black: lens covered, glare, or the
 	// grey of a decoder that lost its reference picture.
-	Blank
+	Blank = Quality(scene.Blank)
 	// Repeated: bit for bit the picture before it, or one of the last
 	// seconds. One in a row is common in a still scene.
-	Repeated
+	Repeated = Quality(scene.Repeated)
 	// Frozen: bit for bit the same picture for at least 2.5 s, though pictures
 	// keep arriving.
-	Frozen
+	Frozen = Quality(scene.Frozen)
 )
 
 var qualityNames = [...]string{"ok", "black", "blank", "repeated", "frozen"}

@@ -33,6 +33,10 @@ const Version = 1
 // the longest side, which comes with the request.
 const maxText = 64 << 10
 
+// MaxPixels of one picture in a folder. OpenCV takes its limit from the
+// environment when it is loaded; its own would let one picture fill 3 GB.
+const MaxPixels = 64_000_000
+
 // Request tells a grabber what to read. It travels on stdin alone: there is a
 // password in it.
 type Request struct {
