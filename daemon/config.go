@@ -93,7 +93,7 @@ type CameraConfig struct {
 
 // MQTTConfig is the connection to a broker.
 type MQTTConfig struct {
-	// mqtt://host:1883 or mqtts://host:8883 (also tcp, ssl, ws, wss). Empty: the daemon runs a small broker of
+	// mqtt://host:1883 or mqtts://host:8883 (tcp, ssl and tls are the same words). Empty: the daemon runs a small broker of
 	// its own on loopback, with a random password in the state folder.
 	URL string `yaml:"url,omitempty"`
 
@@ -291,7 +291,7 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 		case err != nil:
 			fault("mqtt.url", "is not a valid URL; write it like mqtts://broker.example:8883 and put the password into password_file")
 		case !brokerSchemes[u.Scheme]:
-			fault("mqtt.url", "cannot speak %q; use mqtt://, mqtts://, ws:// or wss://", u.Scheme)
+			fault("mqtt.url", "cannot speak %q; use mqtt:// or mqtts://", u.Scheme)
 		case u.Hostname() == "":
 			fault("mqtt.url", "names no host; write it like mqtts://broker.example:8883")
 		case u.User != nil:
@@ -325,7 +325,7 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 const webOff = "off"
 
 var brokerSchemes = map[string]bool{
-	"mqtt": true, "mqtts": true, "tcp": true, "ssl": true, "tls": true, "ws": true, "wss": true,
+	"mqtt": true, "mqtts": true, "tcp": true, "ssl": true, "tls": true,
 }
 
 // isLoopback says whether only this machine reaches a host:port.

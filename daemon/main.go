@@ -17,8 +17,12 @@ import (
 
 // commandLine lists the verbs; each is a struct in the file of its name.
 type commandLine struct {
+	Run    runVerb    `cmd:"" help:"Watch the cameras: the daemon."`
 	Check  checkVerb  `cmd:"" help:"Name every fault of a configuration, each with its line."`
 	Config configVerb `cmd:"" help:"Print an example configuration, or its JSON Schema."`
+	Token  tokenVerb  `cmd:"" help:"Print the token of the page and its API."`
+
+	Bench benchVerb `cmd:"" help:"Time forward passes."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"image"
+	"slices"
+	"time"
+
+	"github.com/seed-a98b2d25/fovea/capture"
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+// answer is what the model said of one frame. Nothing writes to it once it is published.
+type answer struct {
+	frame capture.Frame
+	at    time.Time
+	took  time.Duration // preprocessing and the net
+
+	guesses []guess // the five likeliest, likeliest first; none from a backbone without a head
+	margin  float64 // between the two likeliest probabilities, 0..1
+
+	overlay *overlay // nil for a plain frame
+	by      *served
+	jpeg    lazyJPEG
+}
+
+type guess struct {
+	Label string  `json:"label"`
+	Score float64 `json:"score"` // probability, 0..1
+}
+
+// overlay is what the model looked at, on its patch grid, row by row.
+type overlay struct {
+	rows, cols int
+	view       image.Rectangle // the part of the frame that the grid covers, in pixels
+	relevance  []float32       // of the likeliest class, not negative; nil from a backbone without a head
+	attention  []float32       // of the class token in the last block, mean over the heads; sums to at most 1
+}
+
+const (
+	// turnEvery is the longest pause of the inference loop, frames or none: the watchdog waits for its turns.
+	turnEvery = time.Second
+	// idleShare is the most of the time that a device without frames spends on classifying the fixed picture.
+	idleShare = 0.1
+)
+
+// infer owns the live net. It takes the newest frame of one camera after the other, round robin, and a new
+// net between two frames; d.wake tells it that a frame has come.
+func (d *daemon) infer(ctx context.Context) error {
+	var (
+		live     *served
+		pixels   []float32
+		turn     int       // whose turn it is
+		idleFrom time.Time // when the fixed picture may be classified again
+	)
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	defer func() {
+		if live != nil {
+			live.net.Close()
+		}
+	}()
+	for {
+		pause.Reset(turnEvery)
+		select {
+		case <-ctx.Done():
+			return nil
+		case next := <-d.nets:
+			if live != nil {
+				live.net.Close()
+			}
+			if live = next; live != nil {
+				pixels = make([]float32, len(live.fixed))
+			}
+			d.live.Store(live)
+		case <-d.wake:
+		case <-pause.C:
+		}
+		d.progress.Add(1)
+		if live == nil {
+			continue
+		}
+		worked := false
+		for ctx.Err() == nil && len(d.nets) == 0 {
+			w, frame, ok := nextFrame(*d.cameras.Load(), &turn)
+			if !ok {
+				break
+			}
+			d.classify(live, w, frame, pixels)
+			d.progress.Add(1)
+			worked = true
+		}
+		if now := time.Now(); !worked && now.After(idleFrom) {
+			_, err := live.net.Run(0, live.fixed, nil)
+			d.inferred(err)
+			took := time.Since(now)
+			idleFrom = now.Add(max(turnEvery, time.Duration(float64(took)/idleShare)))
+			d.progress.Add(1)
+		}
+	}
+}
+
+// nextFrame takes a frame from the first camera that has one, beginning with the one whose turn it is.
+func nextFrame(cameras []*watched, turn *int) (*watched, capture.Frame, bool) {
+	for i := range cameras {
+		at := (*turn + i) % len(cameras)
+		select {
+		case frame, open := <-cameras[at].camera.Frames():
+			if open {
+				*turn = at + 1
+				return cameras[at], frame, true
+			}
+		default:
+		}
+	}
+	return nil, capture.Frame{}, false
+}
+
+// classify asks the net about one frame and publishes the answer.
+func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels []float32) {
+	config, _ := d.configs.get()
+	want := model.Want(0)
+	if every := config.Inference.RelevanceEvery; every > 0 {
+		if w.turns++; w.turns >= every || w.answers.Load() == 0 {
+			want, w.turns = live.explaining(), 0
+		}
+	}
+	began := time.Now()
+	if err := live.net.Preprocess.Pixels(frame.RGB, frame.Width, frame.Height, pixels); err != nil {
+		d.inferred(err)
+		return
+	}
+	out, err := live.net.Run(want, pixels, nil)
+	d.inferred(err)
+	if err != nil {
+		return
+	}
+	a := &answer{frame: frame, at: time.Now(), took: time.Since(began), by: live}
+	if out.Logits != nil {
+		a.guesses, a.margin = likeliest(live.net.Config, model.Probabilities(out.Logits))
+	}
+	if want != 0 {
+		a.overlay = overlayOf(live.net, out, frame)
+		w.explained.set(a)
+	}
+	w.latest.set(a)
+	w.answers.Add(1)
+	w.timing.add(a.at, a.took)
+	d.timing.add(a.at, a.took)
+	d.metrics.took.Observe(a.took.Seconds())
+	d.publish(w, a)
+}
+
+// inferred notes whether the net works; a failure is told until the next success.
+func (d *daemon) inferred(err error) {
+	if err == nil {
+		d.problems.set("inference", "")
+	} else if d.problems.set("inference", err.Error()) {
+		d.log.Error("a frame was not classified", "error", err)
+	}
+}
+
+// likeliest returns the five likeliest classes and the margin between the first two.
+func likeliest(c model.Config, probabilities []float32) (guesses []guess, margin float64) {
+	var top []int // classes, likeliest first
+	for i, p := range probabilities {
+		if at := slices.IndexFunc(top, func(j int) bool { return p > probabilities[j] }); at >= 0 {
+			top = slices.Insert(top, at, i)
+		} else if len(top) < 5 {
+			top = append(top, i)
+		}
+		top = top[:min(5, len(top))]
+	}
+	for _, i := range top {
+		guesses = append(guesses, guess{c.Label(i), float64(probabilities[i])})
+	}
+	margin = guesses[0].Score
+	if len(guesses) > 1 {
+		margin -= guesses[1].Score
+	}
+	return guesses, margin
+}
+
+func overlayOf(net *model.Net, out *model.Output, frame capture.Frame) *overlay {
+	o := &overlay{view: net.Preprocess.View(frame.Width, frame.Height), relevance: out.Relevance}
+	o.rows, o.cols = net.Config.Grid()
+	o.attention = make([]float32, o.rows*o.cols)
+	for i, v := range out.ClassAttention { // [H, patches]
+		o.attention[i%len(o.attention)] += v / float32(net.Config.Heads)
+	}
+	return o
+}

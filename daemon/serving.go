@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+// served is a warmed net on its way to, or in the hands of, the inference goroutine.
+type served struct {
+	net     *model.Net
+	backend *model.Backend
+	dir     string
+	source  string // where the weights came from, for people
+	version int64  // 0 is the base model
+	fixed   []float32
+}
+
+// explaining is what an explained frame asks of the net.
+func (s *served) explaining() model.Want {
+	if s.net.Config.Classes == 0 {
+		return model.WantClassAttention
+	}
+	return model.WantClassAttention | model.WantRelevance
+}
+
+// retryModel is how long a model that could not be loaded is left before it is tried again: the folder or
+// plugin may have been put there meanwhile.
+const retryModel = 15 * time.Second
+
+// serveModel loads the configured model, compiles and warms it, and hands it to the inference goroutine,
+// which goes on with the one it has until then.
+func (d *daemon) serveModel(ctx context.Context, c ModelConfig) error {
+	next, err := d.load(ctx, c)
+	for err != nil && ctx.Err() == nil {
+		if d.problems.set("model", err.Error()) {
+			d.log.Error("model not loaded; tried again now and then", "dir", c.Dir, "error", err)
+		}
+		d.modelSettled()
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryModel):
+			next, err = d.load(ctx, c)
+		}
+	}
+	d.problems.set("model", "")
+	select {
+	case d.nets <- next:
+	case <-ctx.Done():
+		if next != nil {
+			next.net.Close()
+		}
+	}
+	d.modelSettled()
+	return nil
+}
+
+// load returns a warmed net, or nil where no model is configured.
+func (d *daemon) load(ctx context.Context, c ModelConfig) (*served, error) {
+	if c.Dir == "" {
+		return nil, nil
+	}
+	began := time.Now()
+	backend, err := d.openBackend(c)
+	if err != nil {
+		return nil, err
+	}
+	checkpoint, err := model.Load(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	net, err := model.NewNet(backend, checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	s := &served{
+		net: net, backend: backend, dir: c.Dir, source: checkpoint.Source,
+		fixed: fixedPicture(checkpoint.Config),
+	}
+	d.notifier.extendStart(compileLimit)
+	for _, want := range []model.Want{0, s.explaining()} {
+		if err := errors.Join(net.Warm(want, 1), ctx.Err()); err != nil {
+			net.Close()
+			return nil, fmt.Errorf("warm model %s: %w", c.Dir, err)
+		}
+	}
+	d.log.Info("model ready", "dir", c.Dir, "sha256", net.Digest, "backend", backend.Kind, "classes", checkpoint.Config.Classes, "seconds", time.Since(began).Seconds())
+	for _, why := range backend.Skipped {
+		d.log.Warn("a faster backend was not taken", "reason", why)
+	}
+	return s, nil
+}
+
+// compileLimit is how much longer systemd waits for READY while a model compiles.
+const compileLimit = 5 * time.Minute
+
+// openBackend opens the configured backend, once for each set of settings: what a plugin took of the process
+// it does not give back.
+func (d *daemon) openBackend(c ModelConfig) (*model.Backend, error) {
+	c.Dir = ""
+	if b := d.backends[c]; b != nil {
+		return b, nil
+	}
+	cpu, cuda := model.Plugins()
+	if p := c.Plugins.CPU; p.Path != "" {
+		cpu = model.Plugin(p)
+	}
+	if p := c.Plugins.CUDA; p.Path != "" {
+		cuda = model.Plugin(p)
+	}
+	b, err := model.OpenBackend(c.Backend, cpu, cuda)
+	if err == nil {
+		d.backends[c] = b
+	}
+	return b, err
+}
+
+// fixedPicture is what the net classifies when there is no frame, to show that it still can: a soft ramp.
+func fixedPicture(c model.Config) []float32 {
+	pixels := make([]float32, 3*c.ImageHeight*c.ImageWidth)
+	for i := range pixels {
+		pixels[i] = float32(math.Sin(float64(i) / float64(c.ImageWidth)))
+	}
+	return pixels
+}
+
+// modelTitle names a model as its papers do, such as "ViT-S/16, 7 classes".
+func modelTitle(c model.Config) string {
+	size := map[int]string{192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H", 1536: "g"}[c.Dim]
+	if size == "" {
+		size = strconv.Itoa(c.Dim)
+	}
+	title := fmt.Sprintf("ViT-%s/%d", size, c.Patch)
+	if c.Classes == 0 {
+		return title + ", no head"
+	}
+	return fmt.Sprintf("%s, %d classes", title, c.Classes)
+}
