@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -107,7 +108,7 @@ func parseBroker(broker string) (u *url.URL, secure bool, err error) {
 	default:
 		return nil, false, fmt.Errorf("%q is not a scheme of brokers: write mqtt://host:1883 or mqtts://host:8883", u.Scheme)
 	}
-	if u.Hostname() == "" {
+	if host := u.Hostname(); host == "" || strings.Contains(host, ":") && net.ParseIP(host) == nil {
 		return nil, false, errors.New("no host: write mqtt://host:1883 or mqtts://host:8883")
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" {

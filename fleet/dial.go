@@ -87,12 +87,18 @@ func dial(ctx context.Context, host string, secure *tls.Config) (*cutConn, error
 		t := tls.Client(conn, secure)
 		if err := t.HandshakeContext(ctx); err != nil {
 			conn.Close()
-			return nil, err
+			return nil, &handshakeError{err}
 		}
 		conn = t
 	}
-	return &cutConn{Conn: conn, from: bufio.NewReader(conn)}, nil
+	return newCutConn(conn), nil
 }
+
+// handshakeError is a TLS handshake that failed.
+type handshakeError struct{ err error }
+
+func (e *handshakeError) Error() string { return "TLS handshake: " + e.err.Error() }
+func (e *handshakeError) Unwrap() error { return e.err }
 
 // cutConn passes on MQTT packets but cuts messages at packetLimit: MQTT 3.1.1
 // allows 256 MB and its client library reads them into memory whole.
@@ -106,6 +112,10 @@ type cutConn struct {
 
 	mu      sync.Mutex
 	readErr error
+}
+
+func newCutConn(conn net.Conn) *cutConn {
+	return &cutConn{Conn: conn, from: bufio.NewReader(conn)}
 }
 
 // Read is called by one goroutine.

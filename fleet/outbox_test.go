@@ -93,13 +93,13 @@ func TestStateIsRateLimitedAndAChangeIsNot(t *testing.T) {
 		go o.drain(t.Context(), l)
 		start := time.Now()
 		for i := range 25 { // 2.5 s
-			o.set(state("s", fmt.Sprint(i)), time.Second)
+			o.set(state("s", fmt.Sprint(i)), 1030*time.Millisecond)
 			time.Sleep(100 * time.Millisecond)
 		}
 		o.set(state("s", "changed"), 0)
 		synctest.Wait()
-		// The newest value at each full second, then the change at once.
-		want := []string{"s 0", "s 9", "s 19", "s changed"}
+		// The newest value every 1.03 s, then the change at once.
+		want := []string{"s 0", "s 10", "s 20", "s changed"}
 		if got := l.sent(); !slices.Equal(got, want) {
 			t.Errorf("sent %q, want %q", got, want)
 		}

@@ -63,14 +63,15 @@ func diagnose(c Config, err error, code byte) trouble {
 	}
 
 	var (
-		verify   *tls.CertificateVerificationError
-		unknown  x509.UnknownAuthorityError
-		invalid  x509.CertificateInvalidError
-		hostname x509.HostnameError
-		record   tls.RecordHeaderError
-		name     *net.DNSError
-		path     *fs.PathError
-		network  net.Error
+		verify    *tls.CertificateVerificationError
+		unknown   x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		hostname  x509.HostnameError
+		handshake *handshakeError
+		record    tls.RecordHeaderError
+		name      *net.DNSError
+		path      *fs.PathError
+		network   net.Error
 	)
 	switch {
 	case errors.As(err, &path):
@@ -85,14 +86,20 @@ func diagnose(c Config, err error, code byte) trouble {
 		return trouble{TLSFailed, "what listens at " + broker + " does not speak TLS", "write mqtt:// for a plain port, or the broker's TLS port (8883)"}
 	case err != nil && strings.Contains(err.Error(), "remote error: tls:"):
 		_, alert, _ := strings.Cut(err.Error(), "remote error: tls: ")
-		return trouble{TLSClient, "the broker ended the TLS connection: " + alert, "set cert_file and key_file to a client certificate that the broker's CA signed and that has not expired" + fileNote(c.CertFile)}
+		return trouble{TLSClient, "the broker ended the TLS connection: " + alert, certificateHint(c)}
 	case errors.As(err, &verify):
 		return trouble{TLSFailed, err.Error(), "check the broker's certificate"}
+	case errors.As(err, &handshake):
+		return trouble{TLSFailed, "the TLS handshake with " + broker + " failed: " + handshake.err.Error(), "if that is a plain port (1883) write mqtt://; else check the broker's TLS settings and log"}
 	case errors.As(err, &name):
 		return trouble{Unreachable, fmt.Sprintf("the name %s cannot be resolved", name.Name), "check the broker's URL and this device's DNS"}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return trouble{Unreachable, "nothing listens at " + broker, "check the port in the broker's URL, and that the broker runs"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		if _, secure, _ := parseBroker(c.Broker); secure {
+			// The broker's alert may be lost when it resets the connection.
+			return trouble{TLSClient, "the broker closed the connection right after the TLS handshake, as one does that does not take the client's certificate", certificateHint(c)}
+		}
 		return trouble{NoAnswer, "what listens at " + broker + " closed the connection without an answer", "if that port speaks TLS write mqtts://; else look at the broker's log (limit of connections, client id)"}
 	case errors.Is(err, os.ErrDeadlineExceeded) && !isDial(err):
 		return trouble{NoAnswer, "what listens at " + broker + " does not answer", "check that it is an MQTT broker; if that port speaks TLS write mqtts://"}
@@ -102,6 +109,19 @@ func diagnose(c Config, err error, code byte) trouble {
 		return trouble{NoAnswer, "the broker gave no valid answer", "check that what listens at " + broker + " is an MQTT broker"}
 	}
 	return trouble{BadCredentialFiles, err.Error(), "check the files that the configuration names for the broker"}
+}
+
+// certificateHint says what the broker may have against our certificate.
+func certificateHint(c Config) string {
+	hint := "set cert_file and key_file to a client certificate that the broker's CA signed" + fileNote(c.CertFile)
+	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil || pair.Leaf == nil {
+		return hint
+	}
+	if now := time.Now(); now.Before(pair.Leaf.NotBefore) || now.After(pair.Leaf.NotAfter) {
+		return fmt.Sprintf("renew the client certificate %s: it is valid from %s to %s, and this device's clock says %s", c.CertFile, day(pair.Leaf.NotBefore), day(pair.Leaf.NotAfter), day(now))
+	}
+	return hint + "; the broker's log says more"
 }
 
 func isDial(err error) bool {
