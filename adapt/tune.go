@@ -154,7 +154,7 @@ func (t *Tuner) run(b Batch, train bool) (Losses[float64], []*tensors.Tensor, er
 		if err != nil {
 			return sum, nil, err
 		}
-		e, err := t.program(program{train: train, accumulate: gradients != nil, own: part.Targets == nil})
+		e, err := t.program(program{train: train, accumulate: len(gradients) > 0, own: part.Targets == nil})
 		if err != nil {
 			return sum, nil, err
 		}
