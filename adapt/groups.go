@@ -87,6 +87,25 @@ func (s *Labelled) Split() (single []string) {
 	return single
 }
 
+// Divided says whether every picture has its part already: a set that WriteTo left.
+func (s *Labelled) Divided() bool {
+	return !slices.ContainsFunc(s.Pictures, func(p LabelledPicture) bool { return p.Part == "" })
+}
+
+// Objects counts the objects as the folders tell them: each object folder, and each picture outside of one.
+func (s *Labelled) Objects() int {
+	seen := map[string]bool{}
+	loose := 0
+	for _, p := range s.Pictures {
+		if p.Object == "" {
+			loose++
+			continue
+		}
+		seen[s.Classes[p.Class]+"/"+p.Object] = true
+	}
+	return loose + len(seen)
+}
+
 // Groups counts the groups of a part, of all parts with "".
 func (s *Labelled) Groups(part Part) int {
 	seen := map[string]bool{}

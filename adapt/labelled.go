@@ -46,7 +46,10 @@ const (
 )
 
 // BadPicture is a file that was left out.
-type BadPicture struct{ File, Problem string }
+type BadPicture struct {
+	File    string `json:"file"`
+	Problem string `json:"problem"`
+}
 
 // ReadLabelled lists a folder of class folders:
 //

@@ -22,6 +22,10 @@ type commandLine struct {
 	Config configVerb `cmd:"" help:"Print an example configuration, or its JSON Schema."`
 	Token  tokenVerb  `cmd:"" help:"Print the token of the page and its API."`
 
+	Head headVerb `cmd:"" help:"Fit a head to your own classes."`
+	Eval evalVerb `cmd:"" help:"How often is a model right? On pictures whose class is known."`
+	Look lookVerb `cmd:"" help:"Draw what a model sees in pictures."`
+
 	Bench benchVerb `cmd:"" help:"Time forward passes."`
 
 	Version kong.VersionFlag `help:"Print the version."`
