@@ -37,7 +37,7 @@ func (v checkVerb) Run(out io.Writer) error {
 // missing tells what the configuration does not name, and which files it names that are not there, a sentence
 // each that says what to do. None of it keeps the daemon from running.
 func (c *Config) missing() []string {
-	var all []string
+	all := []string{}
 	absent := func(file, format string, args ...any) {
 		if _, err := os.Stat(file); file != "" && err != nil {
 			all = append(all, fmt.Sprintf(format, args...)+fmt.Sprintf(" (%v)", err))

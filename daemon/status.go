@@ -92,6 +92,7 @@ func (d *daemon) look(now time.Time) *status {
 	s.Broker = d.brokerStatus()
 
 	h := &s.Health
+	h.Schema = fleet.HealthSchema
 	h.TS, h.TimeSynced, h.BootID = now, timeSynced(), bootID()
 	h.UptimeSeconds, h.Version = int64(now.Sub(d.started).Seconds()), version()
 	h.Labels = config.Device.Labels
@@ -120,7 +121,7 @@ func (d *daemon) look(now time.Time) *status {
 		s.Cameras = append(s.Cameras, page)
 		h.Cameras[page.ID] = health
 	}
-	h.Setup.Missing = append(config.missing(), d.missingModelParts(s.Model)...)
+	h.Setup.Missing = append(config.missing(), missingModelParts(s.Model)...)
 	h.Health, h.Reasons = d.judge(s)
 	return s
 }
@@ -180,7 +181,7 @@ func modelStatusOf(live *served) *modelStatus {
 }
 
 // missingModelParts tells what a served model, or the lack of one, leaves to do.
-func (d *daemon) missingModelParts(m *modelStatus) []string {
+func missingModelParts(m *modelStatus) []string {
 	var all []string
 	if m == nil {
 		return nil
