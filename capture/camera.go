@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -241,7 +242,7 @@ func (c *Camera) reason(g *grabber, p *pace, err, exit error) error {
 	case unasked && !(found && react == hopeless):
 		text := fmt.Sprintf("the grabber ended unasked (%v); it starts again", exit)
 		if n := len(log); n > 0 {
-			text += "; its last words: " + log[n-1]
+			text += "; its last words: " + strings.Join(log[max(0, n-3):], " | ")
 		}
 		return errors.New(text)
 	case found && react == refused:

@@ -108,6 +108,9 @@ func startGrabber(c Config, clean redactor, log *slog.Logger) (*grabber, error) 
 // environment adds to the daemon's what OpenCV and GStreamer read when they are loaded.
 func environment(env []string) []string {
 	env = append(env, fmt.Sprintf("OPENCV_IO_MAX_IMAGE_PIXELS=%d", wire.MaxPixels))
+	if os.Getenv("GOTRACEBACK") == "" {
+		env = append(env, "GOTRACEBACK=none") // a crash in C says its signal, without a page of Go's stacks
+	}
 	if os.Getenv("GST_DEBUG") == "" {
 		env = append(env, "GST_DEBUG=1", "GST_DEBUG_NO_COLOR=1") // errors: what a pipeline lacks
 	}
