@@ -116,6 +116,9 @@ func (o *outbox) pass(m outgoing, every time.Duration, afterQueue bool) bool {
 		o.slots[m.topic] = s
 		o.order = append(o.order, m.topic)
 	}
+	if every == 0 {
+		s.due = time.Time{} // somebody asked: not to be kept waiting by progress
+	}
 	s.outgoing, s.unsent, s.afterQueue = m, true, afterQueue
 	o.notify()
 	return true
