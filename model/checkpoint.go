@@ -1,7 +1,6 @@
 package model
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -106,12 +105,16 @@ func loadNative(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	read, err := familyOf(text)
+	if err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
 	weights, err := openWeights(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer weights.Close()
-	l, err := readLayout(text, weights.tensors)
+	l, err := read(text, weights.tensors)
 	if err != nil {
 		return nil, fmt.Errorf("config.json: %w", err)
 	}
@@ -152,27 +155,32 @@ func readText(path string) ([]byte, error) {
 	return text, err
 }
 
-// readLayout recognises the family by config.json.
-func readLayout(text []byte, tensors map[string]tensor) (layout, error) {
+// layoutReader makes a layout of a config.json and the tensors beside it.
+type layoutReader func(text []byte, tensors map[string]tensor) (layout, error)
+
+// familyOf recognises the family by config.json.
+func familyOf(text []byte) (layoutReader, error) {
 	var kind struct {
 		ModelType    string `json:"model_type"`
 		Architecture string `json:"architecture"` // timm
 	}
 	if err := json.Unmarshal(text, &kind); err != nil {
-		return layout{}, err
+		return nil, err
 	}
-	switch {
-	case kind.ModelType == ownModelType:
-		return ownLayout(text)
-	case kind.ModelType == "vit" || kind.ModelType == "deit":
-		return hfViTLayout(text, tensors)
-	case kind.ModelType == "dinov2" || kind.ModelType == "dinov2_with_registers":
-		return hfDINOv2Layout(text, tensors)
-	case kind.ModelType == "" && kind.Architecture != "":
-		return timmLayout(text, tensors)
+	switch kind.ModelType {
+	case ownModelType:
+		return ownLayout, nil
+	case "vit", "deit":
+		return hfViTLayout, nil
+	case "dinov2", "dinov2_with_registers":
+		return hfDINOv2Layout, nil
+	case "":
+		if kind.Architecture != "" {
+			return timmLayout, nil
+		}
 	}
-	return layout{}, fmt.Errorf("model_type %q is none that Fovea reads; it reads google/vit-*, facebook/deit-*, facebook/dinov2-* and timm's vit_*, deit_* and deit3_*",
-		cmp.Or(kind.ModelType, "(none)"))
+	return nil, fmt.Errorf("model_type %q is none that Fovea reads; it reads google/vit-*, facebook/deit-*, facebook/dinov2-* and timm's vit_*, deit_* and deit3_*",
+		kind.ModelType)
 }
 
 // maxParameters bounds the weights, 8 GiB as float32: ViT-g/14 has 1.1 G.

@@ -34,6 +34,11 @@ func hfDINOv2Layout(text []byte, tensors map[string]tensor) (layout, error) {
 	if err := h.classes(&c, t, have); err != nil {
 		return layout{}, err
 	}
+	return dinov2Layout(c, prefix), nil
+}
+
+// dinov2Layout gives the names of the family, those of the backbone behind prefix.
+func dinov2Layout(c Config, prefix string) layout {
 	names := map[string]string{
 		"cls_token":               prefix + "embeddings.cls_token",
 		"reg_token":               prefix + "embeddings.register_tokens",
@@ -71,7 +76,7 @@ func hfDINOv2Layout(text []byte, tensors map[string]tensor) (layout, error) {
 			return p
 		},
 		ignored: []string{".position_ids", ".mask_token"},
-	}, nil
+	}
 }
 
 // dinov2Preprocess is the preprocessor_config.json of facebook/dinov2-*.

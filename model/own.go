@@ -116,7 +116,7 @@ func (c *Checkpoint) stored() []namedTensor {
 }
 
 // ownLayout reads the config.json that Save writes.
-func ownLayout(text []byte) (layout, error) {
+func ownLayout(text []byte, _ map[string]tensor) (layout, error) {
 	var own ownConfig
 	if err := json.Unmarshal(text, &own); err != nil {
 		return layout{}, err

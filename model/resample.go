@@ -1,6 +1,9 @@
 package model
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // kernel is a resampling filter: at(x) is its weight at distance x, zero from support on.
 type kernel struct {
@@ -71,37 +74,48 @@ func antialiased(k kernel, n, m int) []taps {
 // precision is the number of fractional bits of Pillow's fixed-point weights.
 const precision = 32 - 8 - 2
 
-// window is taps in fixed point.
-type window struct {
-	first   int
-	weights []int32
+// windows are taps in fixed point, all of n samples: the loops over them have one length.
+type windows struct {
+	n       int
+	first   []int   // of each output sample
+	weights []int32 // n of each output sample
 }
 
-func fixed(list []taps) []window {
-	out := make([]window, len(list))
-	for i, t := range list {
-		w := make([]int32, len(t.weights))
-		for j, v := range t.weights {
-			w[j] = int32(math.Round(v * (1 << precision)))
-		}
-		out[i] = window{t.first, w}
+// fixed converts the taps of samples out of `in`.
+func fixed(list []taps, in int) windows {
+	w := windows{first: make([]int, len(list))}
+	for _, t := range list {
+		w.n = max(w.n, len(t.weights))
 	}
-	return out
+	w.weights = make([]int32, w.n*len(list))
+	for i, t := range list {
+		w.first[i] = min(t.first, in-w.n)
+		for j, v := range t.weights {
+			w.weights[i*w.n+t.first-w.first[i]+j] = int32(math.Round(v * (1 << precision)))
+		}
+	}
+	return w
 }
 
-// clip8 rounds a fixed-point sum to a grey level.
-func clip8(s int32) byte { return byte(min(max(s>>precision, 0), 255)) }
+// clip8 rounds a fixed-point sum, which has half a level more already, to a grey level.
+func clip8(s int32) byte {
+	s >>= precision
+	if uint32(s) > 255 { // rare: the negative lobes of a filter at an edge
+		return byte(^(s >> 31)) // 0 below, 255 above
+	}
+	return byte(s)
+}
 
 // resampler holds the weights and rows for pictures of one size.
 type resampler struct {
 	p    Preprocess
 	w, h int
 
-	across, down []window // one for each column and each row of the crop
-	first, rows  int      // the rows of the picture that the crop needs
-	narrow       []byte   // those rows, resampled across, [rows, Width, 3]
-	sums         []int32  // of one row
-	pixels       []byte   // [Height, Width, 3]
+	across, down windows // of the columns and the rows of the crop
+	first, rows  int     // the rows of the picture that the crop needs
+	narrow       []byte  // those rows, resampled across, [rows, Width, 3]
+	sums         []int32 // of one row
+	pixels       []byte  // [Height, Width, 3]
 	levels       [3][256]float32
 }
 
@@ -116,11 +130,10 @@ func (r *resampler) prepare(p Preprocess, w, h int) error {
 	rw, rh := p.resized(w, h)
 	x0, y0 := (rw-p.Width)/2, (rh-p.Height)/2
 	k := kernels[p.Filter]
-	r.across = fixed(antialiased(k, w, rw)[x0 : x0+p.Width])
-	r.down = fixed(antialiased(k, h, rh)[y0 : y0+p.Height])
-	last := r.down[p.Height-1]
-	r.first = r.down[0].first
-	r.rows = last.first + len(last.weights) - r.first
+	r.across = fixed(antialiased(k, w, rw)[x0:x0+p.Width], w)
+	r.down = fixed(antialiased(k, h, rh)[y0:y0+p.Height], h)
+	r.first = slices.Min(r.down.first)
+	r.rows = slices.Max(r.down.first) + r.down.n - r.first
 	r.narrow = make([]byte, r.rows*p.Width*3)
 	r.sums = make([]int32, p.Width*3)
 	r.pixels = make([]byte, p.Height*p.Width*3)
@@ -136,33 +149,44 @@ func (r *resampler) prepare(p Preprocess, w, h int) error {
 // resample returns the crop of the resized picture, [Height, Width, 3]; it stays r's. Like Pillow it goes
 // across first, rounds to grey levels, then goes down.
 func (r *resampler) resample(rgb []byte) []byte {
+	const halfLevel = 1 << (precision - 1)
+	stride := r.p.Width * 3
 	for y := range r.rows {
 		row := rgb[(r.first+y)*r.w*3:][:r.w*3]
-		out := r.narrow[y*r.p.Width*3:][:r.p.Width*3]
-		for x, t := range r.across {
-			var red, green, blue int32 = 1 << (precision - 1), 1 << (precision - 1), 1 << (precision - 1)
-			from := row[t.first*3:][:len(t.weights)*3]
-			for _, w := range t.weights {
-				red += int32(from[0]) * w
-				green += int32(from[1]) * w
-				blue += int32(from[2]) * w
-				from = from[3:]
+		out := r.narrow[y*stride:][:stride]
+		for x, first := range r.across.first {
+			red, green, blue := int32(halfLevel), int32(halfLevel), int32(halfLevel)
+			from := row[3*first:][:3*r.across.n]
+			for k, w := range r.across.weights[x*r.across.n:][:r.across.n] {
+				red += int32(from[3*k]) * w
+				green += int32(from[3*k+1]) * w
+				blue += int32(from[3*k+2]) * w
 			}
-			out[3*x], out[3*x+1], out[3*x+2] = clip8(red), clip8(green), clip8(blue)
+			pixel := (*[3]byte)(out[3*x:])
+			pixel[0], pixel[1], pixel[2] = clip8(red), clip8(green), clip8(blue)
 		}
 	}
-	for y, t := range r.down {
-		for i := range r.sums {
-			r.sums[i] = 1 << (precision - 1)
+	sums := r.sums
+	for y, first := range r.down.first {
+		for i := range sums {
+			sums[i] = halfLevel
 		}
-		for k, w := range t.weights {
-			from := r.narrow[(t.first-r.first+k)*r.p.Width*3:][:len(r.sums)]
-			for i, v := range from {
-				r.sums[i] += int32(v) * w
+		from := r.narrow[(first-r.first)*stride:][:r.down.n*stride]
+		weights := r.down.weights[y*r.down.n:][:r.down.n]
+		for ; len(weights) >= 2; weights, from = weights[2:], from[2*stride:] { // two rows at a time: fewer loads of sums
+			w0, w1 := weights[0], weights[1]
+			row0, row1 := from[:len(sums)], from[stride:][:len(sums)]
+			for i := range sums {
+				sums[i] += int32(row0[i])*w0 + int32(row1[i])*w1
 			}
 		}
-		out := r.pixels[y*r.p.Width*3:][:len(r.sums)]
-		for i, s := range r.sums {
+		if len(weights) == 1 {
+			for i, v := range from[:len(sums)] {
+				sums[i] += int32(v) * weights[0]
+			}
+		}
+		out := r.pixels[y*stride:][:len(sums)]
+		for i, s := range sums {
 			out[i] = clip8(s)
 		}
 	}
