@@ -117,12 +117,18 @@ func (c *commands) offer(spec VerbSpec) error {
 
 func (c *commands) allowed(v Verb) bool { return slices.Contains(c.dev.cfg.Allow, v) }
 
+// offers says whether a verb is there and taken from remote.
+func (c *commands) offers(v Verb) bool {
+	_, ok := c.specs[v]
+	return ok && c.allowed(v)
+}
+
 // announce publishes what each verb takes, and nothing for those not offered.
 func (c *commands) announce() {
 	for _, v := range Verbs {
 		var payload []byte
-		if spec, ok := c.specs[v]; ok && c.allowed(v) {
-			card, err := json.Marshal(VerbCard{Version: 1, Schema: commandSchema(spec.Args)})
+		if c.offers(v) {
+			card, err := json.Marshal(VerbCard{Version: 1, Schema: commandSchema(c.specs[v].Args)})
 			if err != nil {
 				c.log.Error("mqtt: cannot describe a verb", "verb", v, "err", err)
 				continue

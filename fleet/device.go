@@ -45,6 +45,8 @@ type Device struct {
 	connects   int                    // how many
 	lastKey    string                 // of the newest Health: what makes it a change
 	lastCamera map[string]CameraState // by camera
+	described  map[string]string      // cameras at the last Describe
+	announced  map[string][]byte      // discovery messages by topic, nil for those taken back
 	lastID     uint64                 // of events minted by this process
 	eventRun   string                 // random: tells this process's events from others'
 }

@@ -100,6 +100,18 @@ func (o *outbox) set(m outgoing, every time.Duration) {
 	o.notify()
 }
 
+// again sends the newest values of these topics once more.
+func (o *outbox) again(topics []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, topic := range topics {
+		if s := o.slots[topic]; s != nil {
+			s.unsent, s.due = true, time.Time{}
+		}
+	}
+	o.notify()
+}
+
 // pass makes m the newest value of its topic, sent once, not before every after
 // the last one and, with afterQueue, not before the queue is empty. It says
 // false if there are too many already.
