@@ -13,7 +13,9 @@ const (
 
 	steady       = 10 * time.Second // a grabber that delivered for so long was healthy
 	leastBackoff = 250 * time.Millisecond
-	mostBackoff  = 5 * time.Second
+	// mostBackoff leaves, of the 10 s within which frames must be back after a
+	// source's return, time for FFmpeg to open a slow stream (up to 5 s).
+	mostBackoff = 3 * time.Second
 	// refusedBackoff follows a refused password: cameras lock out who tries too often.
 	refusedBackoff = 30 * time.Second
 )

@@ -54,9 +54,14 @@ func openStream(req wire.Request, notify func(any)) (source, error) {
 	if transport == "" {
 		transport = "tcp"
 	}
+	// Without fpsprobesize FFmpeg watches the stream for twice as long before it
+	// opens, to learn a frame rate that nobody needs here (4 s against 2 at 10
+	// frames a second).
+	options := "fpsprobesize;0"
 	if strings.HasPrefix(u.Scheme, "rtsp") {
-		os.Setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;"+transport)
+		options += "|rtsp_transport;" + transport
 	}
+	os.Setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
 	openIt := func() (*gocv.VideoCapture, error) {
 		c, err := gocv.VideoCaptureFileWithAPIParams(address, gocv.VideoCaptureFFmpeg, []gocv.VideoCaptureProperties{
 			propOpenTimeout, gocv.VideoCaptureProperties(openTimeout.Milliseconds()),
