@@ -192,7 +192,7 @@ func parseConfig(data []byte, file string) (*Config, error) {
 	d := decode(data, c)
 	c.check(func(field, format string, args ...any) {
 		for _, f := range d.faults {
-			if f.field == field { // what could not be read was said already
+			if f.field == field || strings.HasPrefix(field, f.field+".") && f.field != "" { // it could not be read, and that was said
 				return
 			}
 		}
