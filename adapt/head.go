@@ -54,7 +54,7 @@ const maxFolds = 5
 // folded into the weights. The same examples and seed give the same head. progress, which may be nil, is
 // called after each of steps fits.
 func FitHead(ctx context.Context, e *Examples, labels []string, seed uint64, progress func(step, steps int)) (*HeadFit, error) {
-	folds, err := e.folds(seed)
+	folds, err := e.folds(labels, seed)
 	if err != nil {
 		return nil, fmt.Errorf("fit head: %w", err)
 	}
@@ -165,7 +165,7 @@ func (e *Examples) macroLoss(logits []float64) float64 {
 
 // folds gives every example the number of its fold: the groups of each class, shuffled by seed, are dealt out
 // one by one. There are as many folds as the smallest class has groups, 2 to maxFolds.
-func (e *Examples) folds(seed uint64) ([]int, error) {
+func (e *Examples) folds(labels []string, seed uint64) ([]int, error) {
 	groups := make([][]string, e.Classes)
 	class := map[string]int{}
 	for i, g := range e.Group {
@@ -184,7 +184,7 @@ func (e *Examples) folds(seed uint64) ([]int, error) {
 	k := maxFolds
 	for y := range groups {
 		if len(groups[y]) == 0 {
-			return nil, fmt.Errorf("class %d has no picture to fit on", y)
+			return nil, fmt.Errorf("class %q has no picture to fit on", labels[y])
 		}
 		k = min(k, max(2, len(groups[y])))
 	}

@@ -163,7 +163,7 @@ func TestFoldsDealEachClassOutAndSplitNoGroup(t *testing.T) {
 				}
 			}
 		}
-		folds, err := e.folds(random.Uint64())
+		folds, err := e.folds(labels(e.Classes), random.Uint64())
 		if err != nil {
 			t.Fatal(err)
 		}
