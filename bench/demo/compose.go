@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"image/draw"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	xdraw "golang.org/x/image/draw"
+)
+
+// Pictures are as a camera's: 4 to 3.
+const (
+	pictureWidth, pictureHeight = 640, 480
+	labelledWidth               = 448
+)
+
+// span is the longest side of an object, in parts of the picture's height.
+type span struct{ least, most float64 }
+
+var (
+	labelledSpan = span{.5, .95}
+	clipSpan     = span{.6, .9}
+)
+
+// laid is a cut-out at a place in a picture.
+type laid struct {
+	cutout *cutout
+	flip   bool
+	at     image.Rectangle // may reach beyond the picture
+}
+
+// size is that of a cut-out whose longest side is long.
+func (c *cutout) size(long float64) image.Point {
+	w, h := float64(c.image.Rect.Dx()), float64(c.image.Rect.Dy())
+	by := long / max(w, h)
+	return image.Pt(max(1, int(w*by+.5)), max(1, int(h*by+.5)))
+}
+
+// onto draws the object over p and its mask into mask, both of one size.
+func (l laid) onto(p *image.RGBA, mask *image.Gray) {
+	from := l.cutout.image
+	if l.flip {
+		from = mirrored(from)
+	}
+	xdraw.CatmullRom.Scale(p, l.at, from, from.Rect, draw.Over, nil)
+	alpha := image.NewAlpha(from.Rect)
+	for i := range alpha.Pix {
+		alpha.Pix[i] = from.Pix[4*i+3]
+	}
+	full := image.NewAlpha(l.at.Intersect(p.Rect))
+	xdraw.BiLinear.Scale(full, l.at, alpha, alpha.Rect, draw.Src, nil)
+	for y := full.Rect.Min.Y; y < full.Rect.Max.Y; y++ {
+		for x := full.Rect.Min.X; x < full.Rect.Max.X; x++ {
+			mask.Pix[mask.PixOffset(x, y)] = full.Pix[full.PixOffset(x, y)]
+		}
+	}
+}
+
+func mirrored(p *image.NRGBA) *image.NRGBA {
+	out := image.NewNRGBA(p.Rect)
+	w := p.Rect.Dx()
+	for y := range p.Rect.Dy() {
+		for x := range w {
+			copy(out.Pix[out.PixOffset(x, y):], p.Pix[p.PixOffset(w-1-x, y):p.PixOffset(w-1-x, y)+4])
+		}
+	}
+	return out
+}
+
+// view cuts a 4 to 3 view out of a photograph, of part of its shorter side, and scales it to width.
+func view(scene *image.RGBA, part, x, y float64, width int) *image.RGBA {
+	w, h := float64(scene.Rect.Dx()), float64(scene.Rect.Dy())
+	vw := min(w, h*4/3) * part
+	vh := vw * 3 / 4
+	left, top := (w-vw)*x, (h-vh)*y
+	from := image.Rect(int(left), int(top), int(left+vw), int(top+vh))
+	out := image.NewRGBA(image.Rect(0, 0, width, width*3/4))
+	xdraw.CatmullRom.Scale(out, out.Rect, scene, from, draw.Src, nil)
+	return out
+}
+
+// pictures lays every cut-out over n of the scenes and writes class/object/N.jpg with N.mask.png.
+func (m *material) pictures(ctx context.Context, dir string, cutouts []cutout, scenes []string, size span, n int, seed uint64) (string, error) {
+	for _, s := range scenes {
+		if _, err := m.scene(s); err != nil { // all before the goroutines share them
+			return "", err
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	number := map[string]int{} // pictures of an object so far
+	for i := range cutouts {
+		c := &cutouts[i]
+		folder := filepath.Join(dir, classes[c.class].name, c.object)
+		first := number[folder]
+		number[folder] += n
+		g.Go(func() error {
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			if err := os.MkdirAll(folder, 0o755); err != nil {
+				return err
+			}
+			order := random.Perm(len(scenes))
+			for k := range n {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				p := view(m.scenes[scenes[order[k%len(order)]]], .75+.25*random.Float64(), random.Float64(), random.Float64(), labelledWidth)
+				mask := image.NewGray(p.Rect)
+				c.somewhere(p.Rect, size, random).onto(p, mask)
+				tinted(p, .85+.3*random.Float64())
+				if err := writePicture(filepath.Join(folder, fmt.Sprintf("%02d", first+k+1)), p, mask); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d pictures of %d cut-outs over %d scenes", len(cutouts)*n, len(cutouts), len(scenes)), nil
+}
+
+// somewhere lays a cut-out wholly inside a picture, low rather than high.
+func (c *cutout) somewhere(in image.Rectangle, size span, random *rand.Rand) laid {
+	at := c.size(float64(in.Dy()) * (size.least + (size.most-size.least)*random.Float64()))
+	x := int(float64(in.Dx()-at.X) * (.1 + .8*random.Float64()))
+	y := int(float64(in.Dy()-at.Y) * (.3 + .7*random.Float64()))
+	return laid{c, !classes[c.class].reads && random.IntN(2) == 0, image.Rectangle{Max: at}.Add(image.Pt(x, y))}
+}
+
+func writePicture(name string, p *image.RGBA, mask *image.Gray) error {
+	if err := write(name+".jpg", func(w io.Writer) error { return jpeg.Encode(w, p, &jpeg.Options{Quality: 90}) }); err != nil {
+		return err
+	}
+	return write(name+".mask.png", func(w io.Writer) error { return encodeMask(w, mask) })
+}
+
+func encodeMask(w io.Writer, mask *image.Gray) error {
+	return (&png.Encoder{CompressionLevel: png.BestSpeed}).Encode(w, mask)
+}
+
+func write(name string, content func(io.Writer) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	if err := content(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
