@@ -108,6 +108,9 @@ func startGrabber(c Config, clean redactor, log *slog.Logger) (*grabber, error) 
 // environment adds to the daemon's what OpenCV and GStreamer read when they are loaded.
 func environment(env []string) []string {
 	env = append(env, fmt.Sprintf("OPENCV_IO_MAX_IMAGE_PIXELS=%d", wire.MaxPixels))
+	if os.Getenv("OPENCV_FFMPEG_LOGLEVEL") == "" {
+		env = append(env, "OPENCV_FFMPEG_LOGLEVEL=24") // warnings: a refused password over HTTP is one
+	}
 	if os.Getenv("GOTRACEBACK") == "" {
 		env = append(env, "GOTRACEBACK=none") // a crash in C says its signal, without a page of Go's stacks
 	}

@@ -8,6 +8,10 @@
 // It is built with -tags "gocv_specific_modules gocv_videoio".
 package main
 
+// #include <stdio.h>
+// static void line_buffer_stdout(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
+import "C"
+
 import (
 	"bufio"
 	"encoding/json"
@@ -28,6 +32,9 @@ func main() {
 		fmt.Fprintln(os.Stderr, "fovea-grab is started by fovea, with a pipe on file descriptor 3; it is not meant to be run by hand")
 		os.Exit(2)
 	}
+	// OpenCV prints FFmpeg's warnings to C's stdout, which the parent reads; in a
+	// full buffer they would be lost when this process ends.
+	C.line_buffer_stdout()
 	// Should memory run out, this process is to go before the daemon. A machine
 	// that does not allow it is no reason to stop.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("500"), 0)

@@ -63,11 +63,15 @@ func openStream(req wire.Request, notify func(any)) (source, error) {
 	}
 	os.Setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
 	openIt := func() (*gocv.VideoCapture, error) {
+		began := time.Now()
 		c, err := gocv.VideoCaptureFileWithAPIParams(address, gocv.VideoCaptureFFmpeg, []gocv.VideoCaptureProperties{
 			propOpenTimeout, gocv.VideoCaptureProperties(openTimeout.Milliseconds()),
 			propReadTimeout, gocv.VideoCaptureProperties(readTimeout.Milliseconds()),
 		})
-		if err != nil {
+		switch {
+		case err != nil && time.Since(began) >= openTimeout:
+			return nil, faultf("the connection is taken but no stream sent within %v; is the camera hanging? switch it off and on", openTimeout)
+		case err != nil:
 			return nil, &fault{text: "the stream cannot be opened; try the URL with ffprobe", opaque: true}
 		}
 		return c, nil
