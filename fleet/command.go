@@ -98,13 +98,13 @@ const (
 
 // CommandState is the payload of [Topics.CommandState].
 type CommandState struct {
-	State    Phase           `json:"state" jsonschema:"enum=accepted,enum=executing,enum=successful,enum=failed"`
-	ID       string          `json:"id"`
+	State    Phase           `json:"state" jsonschema:"enum=accepted,enum=executing,enum=successful,enum=failed"` // the last two are final
+	ID       string          `json:"id"`                                                                          // of the command
 	Verb     Verb            `json:"verb"`
-	TS       time.Time       `json:"ts"`
+	TS       time.Time       `json:"ts"`                 // when it came to this
 	Progress *float64        `json:"progress,omitempty"` // executing: 0..1
 	Result   json.RawMessage `json:"result,omitempty"`   // successful: AdaptResult for adapt, Health for health
-	Code     Code            `json:"code,omitempty"`     // failed
+	Code     Code            `json:"code,omitempty"`     // failed: see below
 	Reason   string          `json:"reason,omitempty"`   // failed: a sentence that says what a person can do
 	Field    string          `json:"field,omitempty"`    // failed with invalid: which
 }
@@ -115,9 +115,9 @@ func (s CommandState) Final() bool { return s.State == PhaseSuccessful || s.Stat
 // AdaptResult is the result of adapt, promote and rollback: they were
 // successful if there was a verdict, a rejected candidate included.
 type AdaptResult struct {
-	Verdict Verdict `json:"verdict,omitempty"` // absent for rollback
+	Verdict Verdict `json:"verdict,omitempty"` // absent: rollback
 	Version *int64  `json:"version,omitempty"` // the candidate, or the version now live
-	Reason  string  `json:"reason,omitempty"`
+	Reason  string  `json:"reason,omitempty"`  // of the verdict
 }
 
 // A Code says why a command failed, in one word for programs.
@@ -129,7 +129,7 @@ const (
 	Busy            Code = "busy"             // another command runs; try again with the same id
 	Unsupported     Code = "unsupported"      // no such verb here
 	NotAllowed      Code = "not_allowed"      // the device's configuration does not take this verb from remote
-	Invalid         Code = "invalid"          // the payload; Field says where
+	Invalid         Code = "invalid"          // the payload; field says where
 	TooLarge        Code = "too_large"        // more than 64 KiB
 	Expired         Code = "expired"          // expires_at has passed
 	ClockUntrusted  Code = "clock_untrusted"  // expires_at cannot be judged; try again with the same id

@@ -474,9 +474,13 @@ func (c *commands) cancel(id string) bool {
 }
 
 // stop ends what runs and waits a while for it. What does not end by then is
-// recorded as canceled all the same.
+// recorded as canceled all the same. A second call does nothing.
 func (c *commands) stop() {
 	c.mu.Lock()
+	if c.stopped {
+		c.mu.Unlock()
+		return
+	}
 	c.stopped = true
 	runs := make([]*execution, 0, len(c.running))
 	for _, run := range c.running {

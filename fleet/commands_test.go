@@ -23,17 +23,18 @@ type brokerSide struct {
 	got      map[string][]string
 	retained map[string]string
 	flags    map[string]bool // the retain flag of the newest message
+	qos      map[string]byte // of the newest message
 }
 
 func newBrokerSide() *brokerSide {
-	return &brokerSide{got: map[string][]string{}, retained: map[string]string{}, flags: map[string]bool{}}
+	return &brokerSide{got: map[string][]string{}, retained: map[string]string{}, flags: map[string]bool{}, qos: map[string]byte{}}
 }
 
 func (b *brokerSide) send(m outgoing) func(time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.got[m.topic] = append(b.got[m.topic], string(m.payload))
-	b.flags[m.topic] = m.retained
+	b.flags[m.topic], b.qos[m.topic] = m.retained, m.qos
 	switch {
 	case m.retained && len(m.payload) == 0:
 		delete(b.retained, m.topic)

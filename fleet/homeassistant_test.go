@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -185,6 +186,10 @@ func TestTemplates(t *testing.T) {
 		Inference: Inference{P95Seconds: Known(0.25)}, Storage: Storage{FreeBytes: 7},
 	})
 	card := ModelCard{Version: 3, SHA256: "ab", InstalledVersion: "3", LatestVersion: "4"}
+	var (
+		cases       [][2]any // template, payload
+		want, names []string
+	)
 	for _, c := range []struct {
 		component, key string
 		payload        any
@@ -211,15 +216,30 @@ func TestTemplates(t *testing.T) {
 		{"camera-yard-relevance", "value_template", CameraState{ForegroundRelevance: Known(0.5)}, "50.0"},
 	} {
 		template := d.components(testInfo)[c.component][c.key].(string)
-		payload, err := json.Marshal(c.payload)
-		if err != nil {
-			t.Fatal(err)
-		}
-		const script = `import json, sys, jinja2
-print(jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(sys.argv[1]).render(value_json=json.loads(sys.argv[2])), end="")`
-		out, err := exec.Command("python3", "-c", script, template, string(payload)).CombinedOutput()
-		if err != nil || string(out) != c.want {
-			t.Errorf("%s of %s: %q, want %q (%v)", c.key, c.component, out, c.want, err)
+		cases = append(cases, [2]any{template, c.payload})
+		want = append(want, c.want)
+		names = append(names, c.key+" of "+c.component)
+	}
+	input, err := json.Marshal(cases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = `import json, sys, jinja2
+env = jinja2.Environment(undefined=jinja2.StrictUndefined)
+print(json.dumps([env.from_string(t).render(value_json=p) for t, p in json.load(sys.stdin)]))`
+	python := exec.Command("python3", "-c", script)
+	python.Stdin, python.Stderr = bytes.NewReader(input), os.Stderr
+	out, err := python.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("%s: %q, want %q", names[i], got[i], want[i])
 		}
 	}
 }

@@ -22,25 +22,25 @@ const (
 // ModelCard is the payload of [Topics.Model]. The last four are what a Home
 // Assistant update entity reads: strings, absent when not known.
 type ModelCard struct {
-	Version   int64   `json:"version"`          // the live model, a counter; 0 is the base model
-	SHA256    string  `json:"sha256,omitempty"` // of its weights file
-	Parent    *int64  `json:"parent,omitempty"`
+	Version   int64   `json:"version"`                                                                                 // the live model, a counter; 0 is the base model
+	SHA256    string  `json:"sha256,omitempty"`                                                                        // of its weights file
+	Parent    *int64  `json:"parent,omitempty"`                                                                        // the version it was adapted from; absent: the base model
 	Verdict   Verdict `json:"verdict,omitempty" jsonschema:"enum=promoted,enum=rejected,enum=waiting,enum=not_needed"` // of the newest candidate
-	Probation string  `json:"probation,omitempty" jsonschema:"enum=running,enum=passed,enum=rolled_back"`
+	Probation string  `json:"probation,omitempty" jsonschema:"enum=running,enum=passed,enum=rolled_back"`              // absent: never adapted
 
-	InstalledVersion string `json:"installed_version"`         // Version in decimal; filled by Device when empty
-	LatestVersion    string `json:"latest_version"`            // a candidate that waits for approval, else as installed; filled by Device when empty
+	InstalledVersion string `json:"installed_version"`         // version in decimal
+	LatestVersion    string `json:"latest_version"`            // a candidate that waits for approval, else as installed
 	Title            string `json:"title,omitempty"`           // such as "ViT-S/16, 7 classes"
-	ReleaseSummary   string `json:"release_summary,omitempty"` // at most 255 characters; Device cuts it
+	ReleaseSummary   string `json:"release_summary,omitempty"` // at most 255 bytes
 }
 
 // CameraState is the payload of [Topics.CameraState]: what one camera shows.
 type CameraState struct {
-	TS                  time.Time `json:"ts"`    // when the frame was taken
-	Label               string    `json:"label"` // of the likeliest class
-	Score               float64   `json:"score"` // its probability, 0..1
-	Margin              float64   `json:"margin"`
-	ForegroundRelevance *float64  `json:"foreground_relevance,omitempty"` // share of relevance on the object, 0..1; nil: not computed for this frame
+	TS                  time.Time `json:"ts"`                             // when the frame was taken
+	Label               string    `json:"label"`                          // of the likeliest class
+	Score               float64   `json:"score"`                          // its probability, 0..1
+	Margin              float64   `json:"margin"`                         // between the two likeliest classes, 0..1
+	ForegroundRelevance *float64  `json:"foreground_relevance,omitempty"` // share of relevance on the object, 0..1; absent: not computed for this frame
 	Model               int64     `json:"model"`                          // the version that answered
 }
 
@@ -62,15 +62,15 @@ type EventType string
 
 // All event types.
 const (
-	AdaptStarted    EventType = "adapt_started"
-	AdaptPromoted   EventType = "adapt_promoted"
-	AdaptRejected   EventType = "adapt_rejected"
-	AdaptWaits      EventType = "adapt_waiting" // a candidate waits for approval
-	AdaptFailed     EventType = "adapt_failed"  // no verdict
-	RolledBack      EventType = "rolled_back"
-	CameraWasLost   EventType = "camera_lost"
-	CameraBack      EventType = "camera_back"
-	StoragePressure EventType = "storage_pressure"
+	AdaptStarted    EventType = "adapt_started"    // an adaptation began
+	AdaptPromoted   EventType = "adapt_promoted"   // its candidate is live now, on probation
+	AdaptRejected   EventType = "adapt_rejected"   // its candidate was not better; the old model stays
+	AdaptWaits      EventType = "adapt_waiting"    // a candidate waits for approval
+	AdaptFailed     EventType = "adapt_failed"     // it ended without a verdict
+	RolledBack      EventType = "rolled_back"      // the parent is live again
+	CameraWasLost   EventType = "camera_lost"      // no frames arrive any more
+	CameraBack      EventType = "camera_back"      // they do again
+	StoragePressure EventType = "storage_pressure" // samples are being dropped, or the disk is nearly full
 )
 
 // EventTypes are all of them, in the order of the documentation.
@@ -79,14 +79,14 @@ var EventTypes = []EventType{
 	RolledBack, CameraWasLost, CameraBack, StoragePressure,
 }
 
-// Event is the payload of [Topics.Event]. It is delivered at least once: after
+// Event is the payload of [Topics.Event]. [Device.Emit] fills ID and, when zero, TS. It is delivered at least once: after
 // a broken connection the same event may come again, with the same ID.
 type Event struct {
 	Type    EventType `json:"event_type" jsonschema:"enum=adapt_started,enum=adapt_promoted,enum=adapt_rejected,enum=adapt_waiting,enum=adapt_failed,enum=rolled_back,enum=camera_lost,enum=camera_back,enum=storage_pressure"`
-	TS      time.Time `json:"ts"`                // filled by Device when zero
-	ID      string    `json:"id"`                // filled by Device: tells a repeated delivery from a second event
+	TS      time.Time `json:"ts"`                // when it happened
+	ID      string    `json:"id"`                // tells a repeated delivery from a second event
 	Camera  string    `json:"camera,omitempty"`  // camera_lost, camera_back
 	Version *int64    `json:"version,omitempty"` // of the model that it is about
 	Command string    `json:"command,omitempty"` // id of the command that caused it
-	Reason  string    `json:"reason,omitempty"`
+	Reason  string    `json:"reason,omitempty"`  // a sentence
 }

@@ -26,7 +26,7 @@ const (
 	TLSExpired         Problem = "tls_expired"            // the broker's certificate, or the clock is wrong
 	TLSHostname        Problem = "tls_hostname"           // the broker's certificate is for another name
 	TLSClient          Problem = "tls_client_certificate" // the broker does not take ours
-	TLSFailed          Problem = "tls_failed"
+	TLSFailed          Problem = "tls_failed"             // what listens there speaks no TLS, or none that fits
 	RefusedProtocol    Problem = "refused_protocol"       // CONNACK 1
 	RefusedClientID    Problem = "refused_client_id"      // CONNACK 2
 	RefusedUnavailable Problem = "refused_unavailable"    // CONNACK 3
