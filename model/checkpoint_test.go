@@ -57,6 +57,29 @@ func TestSaveLoad(t *testing.T) {
 	}
 }
 
+// TestOwnNamesAreTimm: a checkpoint of timm that is read and saved has the tensors that timm wrote.
+func TestOwnNamesAreTimm(t *testing.T) {
+	cases, err := filepath.Glob("testdata/parity/timm-*")
+	if err != nil || len(cases) < 4 {
+		t.Fatal(cases, err)
+	}
+	for _, dir := range cases {
+		c, err := loadNative(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := t.TempDir()
+		if err := c.Save(own); err != nil {
+			t.Fatal(err)
+		}
+		want := readTensors(t, filepath.Join(dir, "model.safetensors"))
+		got := readTensors(t, filepath.Join(own, "model.safetensors"))
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(valued{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", dir, diff)
+		}
+	}
+}
+
 // TestLabels: the classes of a checkpoint keep their names and their order.
 func TestLabels(t *testing.T) {
 	c, err := Load("testdata/parity/hf-vit")

@@ -29,7 +29,8 @@ const (
 )
 
 // Config is the shape of a Vision Transformer: all that is needed to build its graph and to know the
-// name and shape of each of its parameters. Units are pixels for picture sizes, counts for the rest.
+// name and shape of each of its parameters. Units are pixels for picture sizes, counts for the rest. It is
+// part of a model's digest and of its folder: a new field is left out of the JSON at its old meaning.
 type Config struct {
 	ImageHeight int `json:"image_height"` // pixels the position embedding is laid out for; a multiple of Patch
 	ImageWidth  int `json:"image_width"`

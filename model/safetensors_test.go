@@ -207,6 +207,11 @@ func FuzzReadHeader(f *testing.F) {
 		f.Add(file[:8+n])
 	}
 	f.Add(withHeader(`{"a":{"dtype":"F16","shape":[2,3],"data_offsets":[0,12]},"__metadata__":{"format":"pt"}}`, 12))
+	var file bytes.Buffer
+	if err := writeSafetensors(&file, []namedTensor{{"a", []int{2, 1}, [][]float32{{1, 2}}}, {"b", []int{1}, [][]float32{{3}}}}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(file.Bytes())
 	f.Add(withHeader(`{}`, 0))
 	f.Add(binary.LittleEndian.AppendUint64(nil, 1<<40))
 	f.Fuzz(func(t *testing.T, file []byte) {
