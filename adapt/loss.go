@@ -17,26 +17,30 @@ type Objective struct {
 
 // Losses are the terms of one batch, scalars, before they are weighed; Total is the weighed sum.
 type Losses[T any] struct {
-	Background     T // mean((r n)^2), 0..1
-	Foreground     T // mean((r m - m)^2), 0..1
-	Classification T // mean cross-entropy, nats
-	Total          T
+	Background     T `json:"background"`     // mean((r n)^2), 0..1
+	Foreground     T `json:"foreground"`     // mean((r m - m)^2), 0..1
+	Classification T `json:"classification"` // mean cross-entropy, nats
+	Total          T `json:"total"`
 }
 
 // Loss builds the terms for relevance maps r [B, H, W] in 0..1, masks m [B, H, W] in 0..1 (1 is object),
 // logits [B, C] and target probabilities [B, C]. weights [B] scales each picture's relevance terms: 1 as
-// published, 0 where a picture's map or mask is not to be trusted.
-func (o Objective) Loss(r, m, logits, targets, weights *Node) Losses[*Node] {
+// published, 0 where a picture's map or mask is not to be trusted. balance, a scalar, scales the cross-entropy
+// in the total: 1 as published.
+func (o Objective) Loss(r, m, logits, targets, weights, balance *Node) Losses[*Node] {
 	w := ExpandAxes(weights, 1, 2)
 	n := inverse(m)
 	var l Losses[*Node]
 	l.Background = ReduceAllMean(Mul(w, Square(Mul(r, n))))
 	l.Foreground = ReduceAllMean(Mul(w, Square(Sub(Mul(r, m), m))))
 	l.Classification = crossEntropy(DivScalar(logits, o.Temperature), targets)
-	l.Total = Add(
-		MulScalar(Add(MulScalar(l.Background, o.Background), MulScalar(l.Foreground, o.Foreground)), o.Relevance),
-		MulScalar(l.Classification, o.Classification))
+	l.Total = Add(o.relevance(l), Mul(MulScalar(l.Classification, o.Classification), balance))
 	return l
+}
+
+// relevance is the weighed sum of the relevance terms.
+func (o Objective) relevance(l Losses[*Node]) *Node {
+	return MulScalar(Add(MulScalar(l.Background, o.Background), MulScalar(l.Foreground, o.Foreground)), o.Relevance)
 }
 
 // inverse is the published inverse mask: 1 where m is 0, 0 where m is 1, and m itself where it is

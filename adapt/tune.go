@@ -34,7 +34,8 @@ type Tuner struct {
 	config    model.Config
 	objective Objective
 	adamw     AdamW
-	micro     int // pictures computed at a time; gradients of a batch are summed over its parts
+	micro     int     // pictures computed at a time; gradients of a batch are summed over its parts
+	balance   float64 // scales the cross-entropy, 1 as published
 	backend   *model.Backend
 
 	params  []model.Param
@@ -54,10 +55,19 @@ type group struct {
 
 // program names a compiled graph of the step.
 type program struct {
-	train      bool // gradients, not the losses alone
+	gives      gives
 	accumulate bool // adds to gradients that are passed in
 	own        bool // targets are the model's own first guess
 }
+
+// gives is what a program returns beside the losses.
+type gives int
+
+const (
+	givesLosses    gives = iota // nothing
+	givesGradients              // d total / d parameter
+	givesNorms                  // the squared norms of the gradients of the two halves of the total
+)
 
 // TunerOptions say what is trained and in which portions.
 type TunerOptions struct {
@@ -84,7 +94,7 @@ func NewTuner(b *model.Backend, c *model.Checkpoint, o TunerOptions) (*Tuner, er
 		return nil, fmt.Errorf("tune: temperature %g, want above 0", o.Objective.Temperature)
 	}
 	t := &Tuner{
-		config: c.Config, objective: o.Objective, adamw: o.AdamW, micro: o.MicroBatch, backend: b,
+		config: c.Config, objective: o.Objective, adamw: o.AdamW, micro: o.MicroBatch, balance: 1, backend: b,
 		params: c.Config.List(), programs: map[program]*graph.Exec{},
 	}
 	var err error
@@ -126,17 +136,40 @@ func (t *Tuner) Step(b Batch, rate float64) (Losses[float64], error) {
 
 // Losses evaluates a batch without moving anything.
 func (t *Tuner) Losses(b Batch) (Losses[float64], error) {
-	losses, _, err := t.run(b, false)
+	losses, _, err := t.run(b, givesLosses)
 	return losses, err
 }
 
+// GradientNorms returns the Euclidean norms of the gradients of the two halves of the total: of the relevance
+// terms, and of the cross-entropy as it is balanced now. Of a batch that is larger than the micro-batch only
+// the first part is looked at.
+func (t *Tuner) GradientNorms(b Batch) (relevance, classification float64, err error) {
+	if n := len(b.Classes); t.micro > 0 && n > t.micro {
+		if _, err := t.check(b); err != nil {
+			return 0, 0, err
+		}
+		b = b.slice(t.config, 0, t.micro)
+	}
+	_, results, err := t.run(b, givesNorms)
+	if err != nil {
+		return 0, 0, err
+	}
+	v := tensors.MustCopyFlatData[float32](results[0])
+	return math.Sqrt(float64(v[0])), math.Sqrt(float64(v[1])), nil
+}
+
+// Balance scales the cross-entropy in the total from now on; it is 1 at first, as published.
+func (t *Tuner) Balance(factor float64) { t.balance = factor }
+
 // gradients returns the losses of a batch and d Total / d parameter of every trained parameter, in the
 // order of groups.
-func (t *Tuner) gradients(b Batch) (Losses[float64], []*tensors.Tensor, error) { return t.run(b, true) }
+func (t *Tuner) gradients(b Batch) (Losses[float64], []*tensors.Tensor, error) {
+	return t.run(b, givesGradients)
+}
 
-// run computes a batch in parts of t.micro. The total loss is a mean over pictures, so a part counts by its
-// share of the batch and the sum over parts is exact.
-func (t *Tuner) run(b Batch, train bool) (Losses[float64], []*tensors.Tensor, error) {
+// run computes a batch in parts of t.micro; what it gives of the last part is returned. The total loss is a
+// mean over pictures, so a part counts by its share of the batch and the sum over parts is exact.
+func (t *Tuner) run(b Batch, what gives) (Losses[float64], []*tensors.Tensor, error) {
 	var sum Losses[float64]
 	size, err := t.check(b)
 	if err != nil {
@@ -150,15 +183,23 @@ func (t *Tuner) run(b Batch, train bool) (Losses[float64], []*tensors.Tensor, er
 	for at := 0; at < size; at += micro {
 		part := b.slice(t.config, at, min(at+micro, size))
 		share := float64(len(part.Classes)) / float64(size)
-		args, err := t.arguments(part, share, gradients)
-		if err != nil {
+		inputs := t.inputs(part, share)
+		args := make([]any, 0, len(t.weights)+len(inputs)+len(gradients))
+		for _, w := range t.weights {
+			args = append(args, w)
+		}
+		for _, x := range inputs {
+			args = append(args, x)
+		}
+		if args, err = t.donate(args, gradients); err != nil {
 			return sum, nil, err
 		}
-		e, err := t.program(program{train: train, accumulate: len(gradients) > 0, own: part.Targets == nil})
+		e, err := t.program(program{gives: what, accumulate: len(gradients) > 0, own: part.Targets == nil})
 		if err != nil {
 			return sum, nil, err
 		}
 		results, err := e.Call(args...)
+		finalize(inputs)
 		if err != nil {
 			return sum, nil, fmt.Errorf("step %d: %w", t.steps+1, err)
 		}
@@ -167,32 +208,27 @@ func (t *Tuner) run(b Batch, train bool) (Losses[float64], []*tensors.Tensor, er
 		sum.Foreground += share * float64(terms[1])
 		sum.Classification += share * float64(terms[2])
 		sum.Total += share * float64(terms[3])
+		results[0].MustFinalizeAll()
 		gradients = results[1:]
-	}
-	if !train {
-		gradients = nil
 	}
 	return sum, gradients, nil
 }
 
-// arguments lays out what the program takes: the weights, the batch, its share, and the gradients so far,
-// whose memory is given away.
-func (t *Tuner) arguments(b Batch, share float64, sofar []*tensors.Tensor) ([]any, error) {
+// inputs lays out what a program takes beside weights and gradients.
+func (t *Tuner) inputs(b Batch, share float64) []*tensors.Tensor {
 	c, n := t.config, len(b.Classes)
-	args := make([]any, 0, len(t.weights)+len(sofar)+6)
-	for _, w := range t.weights {
-		args = append(args, w)
-	}
-	args = append(args,
+	in := []*tensors.Tensor{
 		tensors.FromFlatDataAndDimensions(b.Pixels, n, 3, c.ImageHeight, c.ImageWidth),
 		tensors.FromFlatDataAndDimensions(b.Masks, n, c.ImageHeight, c.ImageWidth),
 		tensors.FromFlatDataAndDimensions(b.Classes, n),
 		tensors.FromFlatDataAndDimensions(b.Weights, n),
-		tensors.FromScalar(float32(share)))
-	if b.Targets != nil {
-		args = append(args, tensors.FromFlatDataAndDimensions(b.Targets, n, c.Classes))
+		tensors.FromScalar(float32(share)),
+		tensors.FromScalar(float32(t.balance)),
 	}
-	return t.donate(args, sofar)
+	if b.Targets != nil {
+		in = append(in, tensors.FromFlatDataAndDimensions(b.Targets, n, c.Classes))
+	}
+	return in
 }
 
 // program returns the compiled step: shared forward, one gradient call for every A_l, the class-row
@@ -202,9 +238,8 @@ func (t *Tuner) program(p program) (*graph.Exec, error) {
 		return e, nil
 	}
 	e, err := graph.NewExec(t.backend.Compute, func(in []*graph.Node) []*graph.Node {
-		weights := in[:len(t.weights)]
-		images, masks, classes, trust, share := in[len(weights)], in[len(weights)+1], in[len(weights)+2], in[len(weights)+3], in[len(weights)+4]
-		rest := in[len(weights)+5:]
+		weights, in := in[:len(t.weights)], in[len(t.weights):]
+		images, masks, classes, trust, share, balance, rest := in[0], in[1], in[2], in[3], in[4], in[5], in[6:]
 
 		s := model.Forward(t.config, model.ParamsFrom(t.config, weights), images, model.ReadTokens)
 		r := s.Explain(model.ClassOrOwn(classes, s.Logits))
@@ -212,18 +247,24 @@ func (t *Tuner) program(p program) (*graph.Exec, error) {
 		if !p.own {
 			targets, rest = rest[0], rest[1:]
 		}
-		l := t.objective.Loss(r.Map(t.config), masks, s.Logits, targets, trust)
+		l := t.objective.Loss(r.Map(t.config), masks, s.Logits, targets, trust, balance)
 
 		out := []*graph.Node{graph.Stack([]*graph.Node{l.Background, l.Foreground, l.Classification, l.Total}, 0)}
-		if !p.train {
-			return out
-		}
-		gradients := graph.Gradient(graph.Mul(l.Total, share), t.trained(weights)...)
-		for i, g := range gradients {
-			if p.accumulate {
-				g = graph.Add(rest[i], g)
+		trained := t.trained(weights)
+		switch p.gives {
+		case givesGradients:
+			for i, g := range graph.Gradient(graph.Mul(l.Total, share), trained...) {
+				if p.accumulate {
+					g = graph.Add(rest[i], g)
+				}
+				out = append(out, g)
 			}
-			out = append(out, g)
+		case givesNorms:
+			relevance := t.objective.relevance(l)
+			out = append(out, graph.Stack([]*graph.Node{
+				squaredNorm(graph.Gradient(relevance, trained...)),
+				squaredNorm(graph.Gradient(graph.Sub(l.Total, relevance), trained...)),
+			}, 0))
 		}
 		return out
 	})
@@ -232,6 +273,14 @@ func (t *Tuner) program(p program) (*graph.Exec, error) {
 	}
 	t.programs[p] = e
 	return e, nil
+}
+
+func squaredNorm(list []*graph.Node) *graph.Node {
+	sum := graph.ReduceAllSum(graph.Square(list[0]))
+	for _, x := range list[1:] {
+		sum = graph.Add(sum, graph.ReduceAllSum(graph.Square(x)))
+	}
+	return sum
 }
 
 // trained picks the trained parameters out of a list in the order of params.

@@ -74,12 +74,14 @@ func composed(t *testing.T, b *model.Backend, s step, m mistake) (why string) {
 		if m == guessedClass {
 			classes = ArgMax(pass.Logits, -1, classes.DType())
 		}
-		r := m.maps(c, m.lowres(c, pass, classes))
-		l := o.Loss(r, masks, pass.Logits, ownGuess(pass.Logits), OnesLike(ConvertDType(classes, r.DType())))
+		y := OneHot(classes, c.Classes, pass.Logits.DType())
+		gradients := Gradient(ReduceAllSum(Mul(pass.Logits, y)), pass.Attention...)
+		r := m.maps(c, m.lowres(c, pass, gradients))
+		trust := OnesLike(ConvertDType(classes, r.DType()))
+		l := o.Loss(r, masks, pass.Logits, ownGuess(pass.Logits), trust, ScalarOne(r.Graph(), r.DType()))
 		if m == inverseComplement {
 			l.Background = ReduceAllMean(Square(Mul(r, OneMinus(masks))))
-			l.Total = Add(MulScalar(Add(MulScalar(l.Background, o.Background), MulScalar(l.Foreground, o.Foreground)), o.Relevance),
-				MulScalar(l.Classification, o.Classification))
+			l.Total = Add(o.relevance(l), MulScalar(l.Classification, o.Classification))
 		}
 		return append([]*Node{l.Background, l.Foreground, l.Classification, l.Total}, Gradient(l.Total, ws...)...)
 	})
@@ -116,11 +118,9 @@ func composed(t *testing.T, b *model.Backend, s step, m mistake) (why string) {
 	return strings.Join(against, ", ")
 }
 
-// lowres is Pass.Explain written out once more, the mistakes of the rollout in it.
-func (m mistake) lowres(c model.Config, s *model.Pass, classes *Node) *Node {
+// lowres is Pass.Explain written out once more, with G_l given and the mistakes of the rollout in it.
+func (m mistake) lowres(c model.Config, s *model.Pass, gradients []*Node) *Node {
 	b := s.Logits.Shape().Dim(0)
-	y := OneHot(classes, c.Classes, s.Logits.DType())
-	gradients := Gradient(ReduceAllSum(Mul(s.Logits, y)), s.Attention...)
 	class := func(width int) *Node {
 		return BroadcastPrefix(OneHot(Const(s.Logits.Graph(), int32(0)), width, s.Logits.DType()), b)
 	}
