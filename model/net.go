@@ -111,10 +111,10 @@ func (n *Net) Run(want Want, pixels []float32, classes []int32) (*Output, error)
 	for _, w := range n.weights {
 		args = append(args, w)
 	}
-	args = append(args,
-		tensors.FromFlatDataAndDimensions(pixels, b, 3, c.ImageHeight, c.ImageWidth),
-		tensors.FromFlatDataAndDimensions(classes, b))
-	results, err := program.Call(args...)
+	images, explained := tensors.FromFlatDataAndDimensions(pixels, b, 3, c.ImageHeight, c.ImageWidth), tensors.FromFlatDataAndDimensions(classes, b)
+	defer images.MustFinalizeAll()
+	defer explained.MustFinalizeAll()
+	results, err := program.Call(append(args, images, explained)...)
 	if err != nil {
 		return nil, fmt.Errorf("run: %w", err)
 	}
@@ -194,6 +194,7 @@ func (n *Net) output(want Want, results []*tensors.Tensor) (*Output, error) {
 	if want&WantRelevance != 0 {
 		o.Relevance, o.Map = next(), next()
 		o.Classes = tensors.MustCopyFlatData[int32](results[0])
+		results[0].MustFinalizeAll()
 	}
 	return o, nil
 }
