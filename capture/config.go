@@ -44,10 +44,11 @@ type Config struct {
 	// source's own rate; for a folder, which has none, 1.
 	FPS float64 `json:"fps,omitempty" yaml:"fps,omitempty"`
 
-	// Privacy areas: polygons of at least 3 points, each point x, y in parts of
-	// the picture's width and height (0 to 1, from the top left), so that they
-	// hold for every resolution of the source. They are blanked in the
-	// full-size picture, before scaling, quality and motion.
+	// Privacy areas: polygons of 3 to 256 points in order around the area, each
+	// point x, y in parts of the picture's width and height (0 to 1, from the
+	// top left), so that they hold for every resolution of the source. They may
+	// overlap. They are blanked in the full-size picture, before scaling,
+	// quality and motion.
 	Privacy []Polygon `json:"privacy,omitempty" yaml:"privacy,omitempty"`
 
 	// MaxSide is the longest side of a frame in pixels, 32 to 4096; 0 is 640.
@@ -69,13 +70,32 @@ type Config struct {
 	Grabber string `json:"grabber,omitempty" yaml:"grabber,omitempty"`
 }
 
-// Polygon is a privacy area; its points are {x, y} in 0..1.
+// Polygon is a privacy area; its points are {x, y} in 0..1, in order around it.
 type Polygon [][2]float64
+
+// crossesItself tells whether two edges cross each other's inside.
+func (p Polygon) crossesItself() bool {
+	// side is positive where c lies on one side of the line a b, negative on the other.
+	side := func(a, b, c [2]float64) float64 {
+		return (b[0]-a[0])*(c[1]-a[1]) - (b[1]-a[1])*(c[0]-a[0])
+	}
+	for i := range p {
+		a, b := p[i], p[(i+1)%len(p)]
+		for j := i + 2; j < len(p); j++ {
+			c, d := p[j], p[(j+1)%len(p)]
+			if side(a, b, c)*side(a, b, d) < 0 && side(c, d, a)*side(c, d, b) < 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 const (
 	defaultMaxSide     = 640
 	defaultMemoryLimit = 768 << 20
 	minMemoryLimit     = 64 << 20
+	maxPoints          = 256 // of a polygon
 )
 
 // FieldError is a fault in one field of a Config.
@@ -120,13 +140,17 @@ func (c Config) Validate() error {
 		fault("fps", "%v must be between 0 (the source's own rate) and 240", c.FPS)
 	}
 	for i, polygon := range c.Privacy {
-		if len(polygon) < 3 {
-			fault(fmt.Sprintf("privacy[%d]", i), "has %d points; a polygon needs at least 3", len(polygon))
-		}
+		field := fmt.Sprintf("privacy[%d]", i)
 		for j, p := range polygon {
 			if !inUnit(p[0]) || !inUnit(p[1]) {
-				fault(fmt.Sprintf("privacy[%d][%d]", i, j), "[%v, %v] must be parts of the width and height, each 0 to 1", p[0], p[1])
+				fault(fmt.Sprintf("%s[%d]", field, j), "[%v, %v] must be parts of the width and height, each 0 to 1", p[0], p[1])
 			}
+		}
+		switch n := len(polygon); {
+		case n < 3 || n > maxPoints:
+			fault(field, "has %d points; a polygon has 3 to %d", n, maxPoints)
+		case polygon.crossesItself():
+			fault(field, "crosses itself, which would leave a part of it open; list the corners in order, one after the other around the area")
 		}
 	}
 	if c.MaxSide != 0 && (c.MaxSide < 32 || c.MaxSide > 4096) {

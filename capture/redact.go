@@ -12,7 +12,7 @@ const hidden = "***"
 var (
 	// user:PASSWORD@ of a URL. A password may hold an @ itself, so everything
 	// up to the last one before the path goes.
-	userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@"']*):[^\s/"']*@`)
+	userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@"']*):([^\s/"']*)@`)
 	// password=..., user-pw="...", &token=..., also within a path as some recorders have it.
 	assignment = regexp.MustCompile(`(?i)([a-z_-]*(?:passw(?:or)?d|passwd|pass|pwd|pw|token|secret|api_?key|signature))=("[^"]*"|'[^']*'|[^\s&;,/"']+)`)
 )
@@ -41,6 +41,9 @@ func newRedactor(c Config) redactor {
 	hide(c.Password)
 	for _, m := range assignment.FindAllStringSubmatch(c.Source, -1) {
 		hide(strings.Trim(m[2], `"'`))
+	}
+	for _, m := range userinfo.FindAllStringSubmatch(c.Source, -1) {
+		hide(m[2]) // as it is written there
 	}
 	if u, err := url.Parse(c.Source); err == nil && u.User != nil {
 		if password, ok := u.User.Password(); ok {
