@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/model"
@@ -64,7 +62,7 @@ func (v benchVerb) Run(ctx context.Context, out io.Writer) error {
 	if v.Batch < 1 || v.Runs < 1 {
 		return fmt.Errorf("bench: batch %d, runs %d: want at least 1 of each", v.Batch, v.Runs)
 	}
-	checkpoint := randomCheckpoint(vitSmall, v.Seed)
+	checkpoint := model.Random(vitSmall, v.Seed)
 	if v.Model != "" {
 		var err error
 		if checkpoint, err = model.Load(v.Model); err != nil {
@@ -159,35 +157,4 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 var vitSmall = model.Config{
 	ImageHeight: 224, ImageWidth: 224, Patch: 16, Dim: 384, Depth: 12, Heads: 6, Hidden: 1536, Classes: 1000,
 	Readout: model.ReadClass, PrefixPosition: true, QKVBias: true, Epsilon: 1e-6, PositionResize: model.PositionAntialias,
-}
-
-// randomCheckpoint is a model of that shape with random weights, the same for the same seed: weights as a
-// Vision Transformer is initialised before training (normal, 0.02), norms at one.
-func randomCheckpoint(c model.Config, seed uint64) *model.Checkpoint {
-	random := rand.New(rand.NewPCG(seed, 1))
-	params := model.NewParams[[]float32](c)
-	params.Each(c, func(p model.Param, v *[]float32) {
-		*v = make([]float32, p.Size())
-		scale, offset := 0.02, 0.0
-		if len(p.Shape) == 2 { // a matrix: keeps the size of what it multiplies
-			scale = 1 / math.Sqrt(float64(p.Shape[1]))
-		} else if isNorm(p.Name) {
-			offset = 1
-		}
-		for i := range *v {
-			(*v)[i] = float32(offset + scale*random.NormFloat64())
-		}
-	})
-	return &model.Checkpoint{
-		Config: c, Params: params, Source: fmt.Sprintf("random weights, seed %d: for timing only", seed),
-		Preprocess: model.Preprocess{
-			Height: c.ImageHeight, Width: c.ImageWidth, ResizeHeight: c.ImageHeight, ResizeWidth: c.ImageWidth,
-			KeepAspect: true, Filter: model.Bicubic, Scale: 1.0 / 255, Mean: [3]float64{0.5, 0.5, 0.5}, Std: [3]float64{0.5, 0.5, 0.5},
-		},
-	}
-}
-
-// isNorm says whether a parameter multiplies: the weight of a LayerNorm, or a LayerScale.
-func isNorm(name string) bool {
-	return strings.HasSuffix(name, ".gamma") || strings.HasSuffix(name, ".weight") && strings.Contains(name, "norm")
 }

@@ -21,7 +21,7 @@ import (
 // tinyBase saves a backbone of two small blocks with random weights and returns its folder.
 func tinyBase(t *testing.T) string {
 	t.Helper()
-	c := randomCheckpoint(model.Config{
+	c := model.Random(model.Config{
 		ImageHeight: 32, ImageWidth: 32, Patch: 8, Dim: 24, Depth: 2, Heads: 3, Hidden: 48,
 		Readout: model.ReadClass, PrefixPosition: true, QKVBias: true, Epsilon: 1e-6, PositionResize: model.PositionAntialias,
 	}, 1)

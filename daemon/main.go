@@ -26,7 +26,8 @@ type commandLine struct {
 	Eval evalVerb `cmd:"" help:"How often is a model right? On pictures whose class is known."`
 	Look lookVerb `cmd:"" help:"Draw what a model sees in pictures."`
 
-	Bench benchVerb `cmd:"" help:"Time forward passes."`
+	Bench  benchVerb  `cmd:"" help:"Time forward passes."`
+	Models modelsVerb `cmd:"" help:"Fetch, import and show models."`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }

@@ -176,8 +176,7 @@ func (d *daemon) sayReady(ctx context.Context) error {
 	case <-d.settled:
 	}
 	d.notifier.started("watching")
-	page, _ := d.webAddress.get()
-	d.log.Info("ready", "device", d.id, "page", page, "version", version())
+	d.log.Info("ready", "device", d.id, "version", version())
 	return nil
 }
 

