@@ -173,7 +173,7 @@ func (d *Device) serve(ctx context.Context, s *session) error {
 		}
 		st.Connected, st.Since, st.RetryAt = true, time.Now(), time.Time{}
 	})
-	err := s.subscribe(ctx, d.filters()...)
+	err := s.subscribe(ctx, 1, d.filters()...)
 	var denied errDenied
 	switch {
 	case errors.As(err, &denied):

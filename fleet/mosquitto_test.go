@@ -210,7 +210,7 @@ func observe(t *testing.T, cfg Config, filters ...string) *observer {
 	}
 	t.Cleanup(o.session.close)
 	if len(filters) > 0 {
-		if err := o.session.subscribe(t.Context(), filters...); err != nil {
+		if err := o.session.subscribe(t.Context(), 1, filters...); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -155,18 +155,18 @@ func (e errDenied) Error() string {
 	return fmt.Sprintf("the broker refused to subscribe %q", []string(e))
 }
 
-// subscribe asks for all filters with QoS 1. The error is errDenied if the
+// subscribe asks for all filters. The error is errDenied if the
 // broker refused some of them.
-func (s *session) subscribe(ctx context.Context, filters ...string) error {
+func (s *session) subscribe(ctx context.Context, qos byte, filters ...string) error {
 	want := map[string]byte{}
 	for _, f := range filters {
-		want[f] = 1
+		want[f] = qos
 	}
 	token := s.client.SubscribeMultiple(want, nil).(*mqtt.SubscribeToken)
 	err := await(ctx, token, ackLimit)
 	var denied errDenied
-	for f, qos := range token.Result() {
-		if qos > 2 {
+	for f, granted := range token.Result() {
+		if granted > 2 {
 			denied = append(denied, f)
 		}
 	}
