@@ -222,7 +222,6 @@ func toyModel(t *testing.T, b *model.Backend, images string) *model.Checkpoint {
 func toySettings() Settings {
 	s := Device
 	s.Rate, s.Steps, s.StepsPerEpoch, s.Batch, s.MicroBatch, s.FreezeBelow = 1e-3, 30, 10, 6, 0, 0
-	s.MinMaskPixels = 20
 	return s
 }
 

@@ -33,8 +33,8 @@ type Settings struct {
 	MicroBatch    int       `json:"micro_batch"`  // 0: the whole batch at once
 	FreezeBelow   int       `json:"freeze_below"` // negative counts from the last block: -2 trains the last two
 	Seed          uint64    `json:"seed"`
-	// MinMaskPixels drops pictures whose mask is smaller, in pixels of the model's input.
-	MinMaskPixels int `json:"min_mask_pixels"`
+	// MinMask drops pictures whose mask covers a smaller share; published are 520 of 256 x 256 pixels.
+	MinMask float64 `json:"min_mask"`
 	// HalfNormalisation normalises every picture by mean and deviation .5, as the published program does for
 	// every model; otherwise the checkpoint's own preprocessing counts.
 	HalfNormalisation bool `json:"half_normalisation"`
@@ -54,7 +54,7 @@ var publishedAdamW = AdamW{Beta1: .9, Beta2: .999, Epsilon: 1e-8, WeightDecay: 1
 var Published = Settings{
 	Preset: "published", Objective: publishedObjective, AdamW: publishedAdamW, Target: TargetOwnGuess,
 	Rate: 3e-6, Decay: .85, DecayEpochs: 2, StepsPerEpoch: 188, Steps: 50 * 188, Batch: 8,
-	MinMaskPixels: 520, HalfNormalisation: true,
+	MinMask: 520. / (256 * 256), HalfNormalisation: true,
 }
 
 // Device is the recipe for unlabelled frames of a camera: short, the last blocks alone, the frozen parent as
@@ -62,7 +62,7 @@ var Published = Settings{
 var Device = Settings{
 	Preset: "device", Objective: publishedObjective, AdamW: publishedAdamW, Target: TargetParent,
 	Rate: 2e-6, Decay: .85, DecayEpochs: 2, StepsPerEpoch: 30, Steps: 120, Batch: 8, MicroBatch: 2, FreezeBelow: -2,
-	MinMaskPixels: 520, Confidence: .5, GradientRatio: 3,
+	MinMask: 520. / (256 * 256), Confidence: .5, GradientRatio: 3,
 }
 
 // Preset returns the settings of that name for a model: "published" takes the learning rate and temperature

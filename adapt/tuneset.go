@@ -86,7 +86,7 @@ func ReadTuneSet(dir string, maskOf MaskOf, c *model.Checkpoint, s Settings, pro
 			set.Bad = append(set.Bad, BadPicture{File: name, Problem: err.Error()})
 			continue
 		}
-		if e.objectPixels() < s.MinMaskPixels {
+		if e.cover() < s.MinMask {
 			set.Small++
 			continue
 		}
@@ -105,8 +105,8 @@ func ReadTuneSet(dir string, maskOf MaskOf, c *model.Checkpoint, s Settings, pro
 		if len(set.Bad) > 0 {
 			why = fmt.Sprintf("; the first that was left out: %s: %s", set.Bad[0].File, set.Bad[0].Problem)
 		}
-		return nil, fmt.Errorf("%s: %d usable pictures of %d, want at least 3 (%d left out, %d with an object under %d pixels)%s",
-			dir, len(all), len(names), len(set.Bad), set.Small, s.MinMaskPixels, why)
+		return nil, fmt.Errorf("%s: %d usable pictures of %d, want at least 3 (%d left out, %d with an object under %.1f %% of the picture)%s",
+			dir, len(all), len(names), len(set.Bad), set.Small, 100*s.MinMask, why)
 	}
 	return set, nil
 }
@@ -162,13 +162,15 @@ func readExample(dir, name string, maskOf MaskOf, squeeze func(rgb []byte, w, h 
 	return e, nil
 }
 
-func (e TuneExample) objectPixels() (n int) {
+// cover is the share of the picture that the mask covers.
+func (e TuneExample) cover() float64 {
+	var n int
 	for _, v := range e.Mask {
 		if v >= 128 {
 			n++
 		}
 	}
-	return n
+	return float64(n) / float64(len(e.Mask))
 }
 
 // grey returns a function that resizes to h x w bilinearly, aspect ignored, in grey levels.
@@ -233,4 +235,15 @@ func (s *TuneSet) into(b *Batch, e *TuneExample, at crop, c model.Config, p mode
 		}
 	}
 	b.Classes = append(b.Classes, int32(e.Class))
+}
+
+// Centre returns what the figures see of an example: [ImageHeight, ImageWidth, 3] and its mask.
+func (s *TuneSet) Centre(e *TuneExample, c model.Config) (rgb, mask []byte) {
+	at := s.centre(c)
+	for y := range c.ImageHeight {
+		from := (at.y+y)*s.Width + at.x
+		rgb = append(rgb, e.RGB[3*from:3*(from+c.ImageWidth)]...)
+		mask = append(mask, e.Mask[from:from+c.ImageWidth]...)
+	}
+	return rgb, mask
 }

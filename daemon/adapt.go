@@ -176,7 +176,7 @@ func tuneRows(r *adapt.TuneReport) [][3]string {
 func printTuneReport(out io.Writer, r *adapt.TuneReport) {
 	fmt.Fprintf(out, "%d pictures trained on, %d held out", r.Train, r.Held)
 	if r.Small > 0 {
-		fmt.Fprintf(out, ", %d left out: the object is under %d pixels", r.Small, r.Settings.MinMaskPixels)
+		fmt.Fprintf(out, ", %d left out: the object covers under %.1f %%", r.Small, 100*r.Settings.MinMask)
 	}
 	printBad(out, r.Bad)
 	fmt.Fprintf(out, "\n%d steps in %.0f s on %s, %s\n\n", len(r.Steps), r.Seconds, r.Device, chosen(r))
