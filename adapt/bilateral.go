@@ -99,6 +99,20 @@ func (s *BilateralSolver) Binary(mask []uint8) {
 	}
 }
 
+// decision is the mean over a mask of the solution, cut to 0 to 1; 0 over an
+// empty one.
+func (s *BilateralSolver) decision(mask []uint8) float64 {
+	var sum float64
+	inside := 0
+	for i, v := range s.vertex {
+		if mask[i] != 0 {
+			sum += min(max(s.y[v], 0), 1)
+			inside++
+		}
+	}
+	return sum / float64(max(inside, 1))
+}
+
 // quantise finds the colour of each pixel and the palette. The sums are fused as
 // the published program's matrix product fuses them: rounded apart, some pixels
 // on the edge of a step would fall on its other side.

@@ -129,8 +129,10 @@ func (r *regions) fillHoles() {
 	r.measure()
 }
 
-// allZeros names every zero of the picture as one region.
-const allZeros int32 = -1
+const (
+	noRegion int32 = -1
+	allZeros int32 = -2 // every zero of the picture as one region
+)
 
 // secondLargest is the second largest of the regions of ones and, together as
 // one, all zeros; of equal ones the later in the picture counts as larger. There
@@ -159,17 +161,52 @@ func (r *regions) secondLargest() (region int32, ok bool) {
 	return second, ok
 }
 
+// largestOnes is the largest region of ones, the first of equal ones; noRegion
+// where there is none.
+func (r *regions) largestOnes() int32 {
+	best := noRegion
+	for i, s := range r.runs {
+		if s.value == 1 && r.parent[i] == int32(i) && (best == noRegion || r.area[i] > r.area[best]) {
+			best = int32(i)
+		}
+	}
+	return best
+}
+
+// borderAreas counts, at each region's root, its pixels on the edge of the
+// picture; all is their sum.
+func (r *regions) borderAreas() (touched []int, all int) {
+	touched = make([]int, len(r.runs))
+	for y := range r.height {
+		for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
+			n := int(r.runs[i].end - r.runs[i].start)
+			if y > 0 && y < r.height-1 {
+				n = 0
+				if i == r.rowStart[y] {
+					n++
+				}
+				if i == r.rowStart[y+1]-1 && r.width > 1 {
+					n++
+				}
+			}
+			touched[r.root(i)] += n
+			all += n
+		}
+	}
+	return touched, all
+}
+
 // extract writes 1 to mask [height][width] where the pixel is of the region, else 0.
 func (r *regions) extract(mask []uint8, region int32) {
 	clear(mask)
 	for y := range r.height {
 		row := mask[y*r.width : (y+1)*r.width]
 		for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
-			if r.runs[i].value == 0 && region != allZeros || r.runs[i].value == 1 && r.root(i) != region {
-				continue
-			}
-			for x := r.runs[i].start; x < r.runs[i].end; x++ {
-				row[x] = 1
+			s := r.runs[i]
+			if r.root(i) == region || region == allZeros && s.value == 0 {
+				for x := s.start; x < s.end; x++ {
+					row[x] = 1
+				}
 			}
 		}
 	}

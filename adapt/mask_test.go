@@ -1,0 +1,169 @@
+package adapt
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPublishedMaskGolden(t *testing.T) {
+	eachGolden(t, func(t *testing.T, g golden) {
+		features, gridH, gridW := g.features(t)
+		shape := g.shape(t, "image")
+		m := NewMasker(MaskOptions{Cut: PublishedCut})
+		coarse, binary, flipped, err := m.Published(features, gridH, gridW, g.bytes(t, "image"), shape[0], shape[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		identical(t, "mask_up", coarse, g.bytes(t, "mask_up"))
+		identical(t, "solver_binary", binary, g.bytes(t, "solver_binary"))
+		final := make([]float64, len(binary))
+		for i, v := range binary {
+			final[i] = float64(v)
+			if flipped {
+				final[i] = -float64(v)
+			}
+		}
+		identical(t, "final_mask", final, g.values(t, "final_mask"))
+	})
+}
+
+// scene is a picture of a disc on a plain ground with noise, and features that
+// tell the two apart as a network would.
+func scene(gridH, gridW, cell int, invert bool) (features []float32, rgb, truth []uint8, height, width int) {
+	const dim = 32
+	height, width = gridH*cell, gridW*cell
+	inside := func(y, x float64) bool {
+		y, x = y/float64(height)-.5, x/float64(width)-.45
+		return x*x+y*y < .08
+	}
+	features = clustered(3, gridH*gridW, dim, 2)
+	sorted := slices.Clone(features) // the first half around one centre, the rest around the other
+	a, b := 0, len(features)/2
+	for i := range gridH * gridW {
+		from := &b
+		if inside((float64(i/gridW)+.5)*float64(cell), (float64(i%gridW)+.5)*float64(cell)) != invert {
+			from = &a
+		}
+		copy(features[i*dim:(i+1)*dim], sorted[*from:*from+dim])
+		*from += dim
+		if *from == len(features)/2 || *from == len(features) {
+			*from -= dim * 8 // reuse the last few
+		}
+	}
+	rgb, truth = make([]uint8, 3*height*width), make([]uint8, height*width)
+	for i := range truth {
+		shade := uint8(200)
+		if inside(float64(i/width), float64(i%width)) {
+			truth[i], shade = 1, 60
+		}
+		for c := range 3 {
+			rgb[3*i+c] = shade + uint8((i*7+c*5)%11)
+		}
+	}
+	return features, rgb, truth, height, width
+}
+
+// The object is found whichever cluster the network gives it, and follows the
+// picture's edge more closely than the patches do.
+func TestMaskFindsObject(t *testing.T) {
+	for _, invert := range []bool{false, true} {
+		features, rgb, truth, height, width := scene(14, 18, 16, invert)
+		m := NewMasker(DefaultMasks)
+		mask, err := m.Mask(features, 14, 18, rgb, height, width)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]uint8, len(truth))
+		for i, v := range mask.Pixels {
+			got[i] = v & 1
+		}
+		coarse, fine := overlap(m.coarse, truth), overlap(got, truth)
+		t.Logf("overlap %.3f, before the solver %.3f; quality %.2f, %+v", fine, coarse, mask.Quality, mask.Evidence)
+		if fine < .97 || fine <= coarse {
+			t.Errorf("overlap with the truth is %.3f, before the solver %.3f", fine, coarse)
+		}
+		if !m.Accepted(mask) {
+			t.Errorf("a clear object has quality %.2f", mask.Quality)
+		}
+	}
+}
+
+func TestMaskOfNothing(t *testing.T) {
+	const side, grid = 64, 8
+	rgb := make([]uint8, 3*side*side)
+	mask, err := NewMasker(DefaultMasks).Mask(make([]float32, grid*grid*8), grid, grid, rgb, side, side)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mask.Quality > DefaultMasks.Floor {
+		t.Errorf("a black picture has a mask of quality %.2f: %+v", mask.Quality, mask.Evidence)
+	}
+}
+
+func TestQualityRejects(t *testing.T) {
+	good := MaskEvidence{Lambda2: .03, Decision: .95, Border: .02, Area: .2, Agreement: .8}
+	if q := good.quality(); q < .8 {
+		t.Errorf("good evidence has quality %.2f", q)
+	}
+	for name, worse := range map[string]func(*MaskEvidence){
+		"speck":        func(e *MaskEvidence) { e.Area = .01 },
+		"everything":   func(e *MaskEvidence) { e.Area = .9 },
+		"disagreement": func(e *MaskEvidence) { e.Agreement = .4 },
+		"background":   func(e *MaskEvidence) { e.Border = .4 },
+	} {
+		e := good
+		worse(&e)
+		if q := e.quality(); q >= DefaultMasks.Floor {
+			t.Errorf("%s has quality %.2f", name, q)
+		}
+	}
+	for _, worse := range []MaskEvidence{
+		{Lambda2: .6, Decision: .95, Border: .02, Area: .2, Agreement: .8},
+		{Lambda2: .03, Decision: .6, Border: .02, Area: .2, Agreement: .8},
+		{Lambda2: .03, Decision: .95, Border: .2, Area: .2, Agreement: .8},
+	} {
+		if worse.quality() >= good.quality() {
+			t.Errorf("%+v is no worse than %+v", worse, good)
+		}
+	}
+}
+
+func TestBorder(t *testing.T) {
+	mask := []uint8{
+		1, 1, 0, 0,
+		1, 1, 0, 0,
+		0, 0, 0, 1,
+	}
+	if got := borderShare(mask, 3, 4); got != .4 {
+		t.Errorf("border share is %v, want 4 of 10", got)
+	}
+	var r regions
+	r.label(mask, 3, 4)
+	touched, all := r.borderAreas()
+	if touched[r.at(0)] != 3 || touched[r.at(11)] != 1 || all != 10 {
+		t.Errorf("border areas are %v of %d", touched, all)
+	}
+}
+
+func BenchmarkMask(b *testing.B) {
+	for _, c := range []struct {
+		name                        string
+		gridH, gridW, height, width int
+	}{{"196", 14, 14, 224, 224}, {"256", 16, 16, 224, 224}, {"1200", 30, 40, 332, 500}} {
+		b.Run(c.name, func(b *testing.B) {
+			features := clustered(5, c.gridH*c.gridW, 384, 3)
+			rgb := speckled(c.height, c.width)
+			m := NewMasker(DefaultMasks)
+			var mask Mask
+			for b.Loop() {
+				var err error
+				if mask, err = m.Mask(features, c.gridH, c.gridW, rgb, c.height, c.width); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(m.solver.key)), "vertices")
+			b.ReportMetric(float64(m.cutter.eigen.products), "products")
+			_ = mask
+		})
+	}
+}
