@@ -227,6 +227,42 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// TestStalledBroker: one that greets and then says nothing more is left.
+func TestStalledBroker(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var open []net.Conn
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open = append(open, conn)
+			packets.ReadPacket(conn)
+			conn.Write([]byte{0x20, 2, 0, 0})
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+		for _, conn := range open {
+			conn.Close()
+		}
+	})
+	d := newDevice(t, Config{Device: "gate-1", Broker: "mqtt://" + l.Addr().String()})
+	run(t, d)
+	s := problem(t, d, ConnectionLost)
+	if s.Connected || !strings.Contains(s.Reason, "no answer") {
+		t.Errorf("status %+v", s)
+	}
+}
+
 func TestPasswords(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {

@@ -251,25 +251,40 @@ func (o *outbox) sendWindow(l link) (sent int, err error) {
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	waits := make([]func(time.Duration) error, len(batch))
+	messages := make([]outgoing, len(batch))
 	for i, m := range batch {
-		waits[i] = l.send(outgoing{topic: m.Topic, qos: 1, retained: m.Retained, payload: m.Payload})
+		messages[i] = outgoing{topic: m.Topic, qos: 1, retained: m.Retained, payload: m.Payload}
 	}
-	limit := time.Now().Add(ackLimit)
-	arrived := uint64(0)
-	for i, wait := range waits {
-		if err = wait(time.Until(limit)); err != nil {
-			break
-		}
-		arrived = batch[i].Seq
-	}
+	arrived, err := sendAll(l, messages)
 	if arrived > 0 {
-		if err := o.queue.Remove(arrived); err != nil {
+		if err := o.queue.Remove(batch[arrived-1].Seq); err != nil {
 			o.rest("remove from", err)
 			return 0, nil
 		}
 	}
 	return len(batch), err
+}
+
+// sendAll sends a batch and waits until the broker has it all, at most
+// ackLimit. It says how many of it, from the front, the broker has.
+func sendAll(l link, batch []outgoing) (arrived int, err error) {
+	limit := time.Now().Add(ackLimit)
+	var waits []func(time.Duration) error
+	for _, m := range batch {
+		if time.Until(limit) <= 0 { // each send of a stalled connection takes long
+			break
+		}
+		waits = append(waits, l.send(m))
+	}
+	for i, wait := range waits {
+		if err := wait(time.Until(limit)); err != nil {
+			return i, err
+		}
+	}
+	if len(waits) < len(batch) {
+		return len(waits), errNoAnswer
+	}
+	return len(batch), nil
 }
 
 func (o *outbox) rest(what string, err error) {
@@ -307,15 +322,6 @@ func (o *outbox) sendSlots(l link) (next time.Duration, err error) {
 	}
 	o.mu.Unlock()
 
-	waits := make([]func(time.Duration) error, len(batch))
-	for i, m := range batch {
-		waits[i] = l.send(m)
-	}
-	limit := time.Now().Add(ackLimit)
-	for _, wait := range waits {
-		if err := wait(time.Until(limit)); err != nil {
-			return 0, err
-		}
-	}
-	return next, nil
+	_, err = sendAll(l, batch)
+	return next, err
 }

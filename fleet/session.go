@@ -123,8 +123,8 @@ func connect(ctx context.Context, c Config, w *will, receive func(arrival)) (*se
 			failed.err = openErr
 		case code >= 1 && code <= 5:
 			failed.code = code
-		case conn != nil:
-			failed.err = conn.whyReadFailed()
+		case conn != nil && conn.whyReadFailed() != nil:
+			failed.err = conn.whyReadFailed() // the library keeps it to itself
 		}
 		return nil, failed
 	}
