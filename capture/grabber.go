@@ -38,9 +38,10 @@ type grabber struct {
 
 	mu     sync.Mutex
 	reaped bool
-	rss    int64 // resident bytes
-	excess bool  // was killed for its memory
-	tail   []string
+	rss    int64    // resident bytes
+	excess bool     // was killed for its memory
+	tail   []string // newest lines as they came, secrets and all
+	clean  redactor
 }
 
 // startGrabber starts the child and tells it what to read.
@@ -64,7 +65,7 @@ func startGrabber(c Config, clean redactor, log *slog.Logger) (*grabber, error) 
 			f.Close()
 		}
 	}()
-	g := &grabber{stopWatch: make(chan struct{})}
+	g := &grabber{clean: clean, stopWatch: make(chan struct{})}
 	pipe := func(ours **os.File, weRead bool) (*os.File, error) {
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -97,7 +98,7 @@ func startGrabber(c Config, clean redactor, log *slog.Logger) (*grabber, error) 
 		g.closePipes()
 		return nil, fmt.Errorf("start %s: %w; is it the fovea-grab of this machine, and executable?", path, err)
 	}
-	g.around.Go(func() { g.readLog(clean, log) })
+	g.around.Go(func() { g.readLog(log) })
 	g.around.Go(func() { g.watchMemory(c.MemoryLimit) })
 	// One line fits into an empty pipe; a child that died already is noticed when it is read.
 	_ = g.stdin.SetWriteDeadline(time.Now().Add(time.Second))
@@ -209,40 +210,64 @@ func (g *grabber) memory() (rss int64, excess bool) {
 }
 
 // readLog keeps the newest lines that the child and its libraries wrote and
-// hands a bounded number of them to the log.
-func (g *grabber) readLog(clean redactor, log *slog.Logger) {
+// hands a bounded number of them to the log. A decoder can complain thousands
+// of times a second, so little is done for a line.
+func (g *grabber) readLog(log *slog.Logger) {
 	in := bufio.NewReaderSize(g.stderr, logWidth)
-	minute, passed := time.Now(), 0
+	minute, passed, lines := time.Now(), 0, 0
 	for {
-		line, err := in.ReadSlice('\n')
-		if text := strings.TrimSpace(strings.ToValidUTF8(string(line), "?")); text != "" {
-			text = clean.clean(text)
-			g.mu.Lock()
-			if g.tail = append(g.tail, text); len(g.tail) > logLines {
-				g.tail = g.tail[1:]
-			}
-			g.mu.Unlock()
+		text, err := readLine(in)
+		if err != nil {
+			return
+		}
+		if text == "" {
+			continue
+		}
+		g.mu.Lock()
+		if g.tail = append(g.tail, text); len(g.tail) > logLines {
+			g.tail = g.tail[1:]
+		}
+		g.mu.Unlock()
+		if lines++; lines <= logLines { // what is hopeless shows at the start
 			if _, react, _ := explain([]string{text}); react == hopeless {
 				g.kill()
 			}
-			if time.Since(minute) > time.Minute {
-				minute, passed = time.Now(), 0
-			}
-			if passed++; passed <= logPerMinute {
-				log.Debug("grabber", "says", text)
-			}
 		}
-		if err != nil && err != bufio.ErrBufferFull {
-			return
+		if time.Since(minute) > time.Minute {
+			minute, passed = time.Now(), 0
+		}
+		if passed++; passed <= logPerMinute {
+			log.Debug("grabber", "says", g.clean.clean(text))
 		}
 	}
 }
 
-// log is the newest lines; complete after stop.
+// readLine reads a line and drops what is beyond the reader's buffer, back to
+// the last space: half a password would not be known as one.
+func readLine(in *bufio.Reader) (string, error) {
+	line, more, err := in.ReadLine()
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(strings.ToValidUTF8(string(line), "?"))
+	if more {
+		text = text[:max(0, strings.LastIndexByte(text, ' '))] + " ..."
+	}
+	for more && err == nil {
+		_, more, err = in.ReadLine()
+	}
+	return text, nil
+}
+
+// log is the newest lines without secrets; complete after stop.
 func (g *grabber) log() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return append([]string(nil), g.tail...)
+	lines := make([]string, len(g.tail))
+	for i, line := range g.tail {
+		lines[i] = g.clean.clean(line)
+	}
+	return lines
 }
 
 const grabberName = "fovea-grab"

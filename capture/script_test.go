@@ -288,6 +288,19 @@ func TestLogOfTheGrabberIsBoundedAndRedacted(t *testing.T) {
 	}
 }
 
+func TestLongLinesAreCutWhereNoSecretIs(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	in := bufio.NewReaderSize(strings.NewReader("one \xff\n\n"+long+" rtsp://u:secretsecretsecret@h/\n"+long+long+"\nlast"), logWidth)
+	for _, want := range []string{"one ?", "", long + " ...", " ...", "last"} {
+		if got, err := readLine(in); got != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+	if _, err := readLine(in); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
 func TestSlowSourceIsNotTakenForAStall(t *testing.T) {
 	t.Parallel()
 	// A burst of five, then one every 3.5 s: the first grabber is judged by the

@@ -138,18 +138,18 @@ func TestBackgroundFindsWhatMovesAndLittleElse(t *testing.T) {
 func TestWhatStaysBecomesBackground(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	var b Background
-	i, gone := 0, 0
-	for ; i < 25; i++ {
+	for i := range 25 {
 		b.Look(noisy(r), w, h, at(i))
 	}
-	for ; i < 6000 && gone == 0; i++ { // ten minutes at most
+	after := time.Duration(0)
+	for now := at(25); now < 10*time.Minute && after == 0; now += time.Second {
 		rgb := noisy(r)
 		square(rgb, 60, 40, 32, 120)
-		if mask, _, _ := b.Look(rgb, w, h, at(i)); mask != nil && share(mask) == 0 {
-			gone = i
+		if mask, _, _ := b.Look(rgb, w, h, now); mask != nil && share(mask) == 0 {
+			after = now
 		}
 	}
-	if after := at(gone); after < 30*time.Second || after > 6*time.Minute {
+	if after < 30*time.Second || after > 6*time.Minute {
 		t.Errorf("an object that stays was background after %v", after)
 	}
 }
