@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,9 +119,9 @@ func TestLoadSize(t *testing.T) {
 
 // TestDigest: every number and every field of the shape counts, the source does not.
 func TestDigest(t *testing.T) {
-	base := randomCheckpoint(testConfig(), 1)
+	base := Random(testConfig(), 1)
 	digest := base.Digest()
-	if same := randomCheckpoint(testConfig(), 1); same.Digest() != digest {
+	if same := Random(testConfig(), 1); same.Digest() != digest {
 		t.Error("the same model has two digests")
 	}
 	base.Source = "elsewhere"
@@ -142,18 +141,6 @@ func TestDigest(t *testing.T) {
 	if base.Digest() == digest {
 		t.Error("epsilon does not change the digest")
 	}
-}
-
-func randomCheckpoint(c Config, seed uint64) *Checkpoint {
-	r := rand.New(rand.NewPCG(seed, 0))
-	p := NewParams[[]float32](c)
-	p.Each(c, func(q Param, v *[]float32) {
-		*v = make([]float32, q.Size())
-		for i := range *v {
-			(*v)[i] = float32(r.NormFloat64())
-		}
-	})
-	return &Checkpoint{Config: c, Preprocess: dinov2Preprocess.At(c.ImageHeight, c.ImageWidth), Params: p}
 }
 
 // TestLoadRefuses: checkpoints that are damaged, hostile or of another kind, each with the words a person
@@ -278,7 +265,7 @@ func TestLoadRefuses(t *testing.T) {
 			switch v.base {
 			case "":
 			case "own":
-				if err := randomCheckpoint(testConfig(), 1).Save(dir); err != nil {
+				if err := Random(testConfig(), 1).Save(dir); err != nil {
 					t.Fatal(err)
 				}
 			default:
@@ -298,7 +285,7 @@ func TestLoadRefuses(t *testing.T) {
 // TestNewerMinor: a folder of a newer Fovea that an older one may read is read.
 func TestNewerMinor(t *testing.T) {
 	dir := t.TempDir()
-	want := randomCheckpoint(testConfig(), 2)
+	want := Random(testConfig(), 2)
 	if err := want.Save(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -339,11 +326,11 @@ func TestIgnoredTensors(t *testing.T) {
 // TestSaveFails: a folder that cannot be written leaves the old model whole.
 func TestSaveFails(t *testing.T) {
 	dir := t.TempDir()
-	old := randomCheckpoint(testConfig(), 3)
+	old := Random(testConfig(), 3)
 	if err := old.Save(dir); err != nil {
 		t.Fatal(err)
 	}
-	bad := randomCheckpoint(testConfig(), 4)
+	bad := Random(testConfig(), 4)
 	bad.Config.Heads = 3
 	if err := bad.Save(dir); err == nil {
 		t.Error("a shape that cannot be was saved")

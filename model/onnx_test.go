@@ -65,7 +65,7 @@ func onnxFile(c *Checkpoint) []byte {
 }
 
 func TestImportONNX(t *testing.T) {
-	want := randomCheckpoint(onnxConfig(), 5)
+	want := Random(onnxConfig(), 5)
 	// The exporter writes layer.0, not layer/0.
 	file := onnxFile(want)
 	file = []byte(strings.ReplaceAll(string(file), "layer/", "layer."))
@@ -85,7 +85,7 @@ func TestImportONNX(t *testing.T) {
 }
 
 func TestImportONNXRefuses(t *testing.T) {
-	good := strings.ReplaceAll(string(onnxFile(randomCheckpoint(onnxConfig(), 5))), "layer/", "layer.")
+	good := strings.ReplaceAll(string(onnxFile(Random(onnxConfig(), 5))), "layer/", "layer.")
 	for name, v := range map[string]struct{ file, want string }{
 		"empty":          {"", "no constants"},
 		"no ONNX":        {"hello, world", "not an ONNX file"},
@@ -109,7 +109,7 @@ func TestImportONNXRefuses(t *testing.T) {
 func FuzzONNX(f *testing.F) {
 	c := onnxConfig()
 	c.Depth, c.Hidden, c.Patch, c.ImageHeight, c.ImageWidth = 1, 1, 1, 1, 1
-	file := []byte(strings.ReplaceAll(string(onnxFile(randomCheckpoint(c, 5))), "layer/", "layer."))
+	file := []byte(strings.ReplaceAll(string(onnxFile(Random(c, 5))), "layer/", "layer."))
 	f.Add(file)
 	f.Add(file[:300])
 	f.Fuzz(func(t *testing.T, file []byte) {
