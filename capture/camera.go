@@ -166,6 +166,9 @@ func (c *Camera) attempt(ctx context.Context, p *pace) error {
 		g.exited()
 	}
 	stopKill()
+	if errors.Is(err, errStalled) && p.frames > 0 {
+		c.enter(Stalled, err) // at once, however long the child takes to die
+	}
 	exit := g.stop()
 	c.stopped()
 	if ended {
@@ -201,6 +204,7 @@ func (c *Camera) read(g *grabber, p *pace, base uint64) (ended bool, err error) 
 			}
 			r.Recycle(c.deliver(m, base+m.Seq, now.Add(-age), now))
 		case wire.Bad:
+			p.alive(time.Now())
 			c.bad(m.Text)
 		case wire.Note:
 			c.note(m.Text)

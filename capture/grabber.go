@@ -32,16 +32,16 @@ type grabber struct {
 	cmd       *exec.Cmd
 	stdin     *os.File // the grabber lives while this is open
 	frames    *os.File // its messages
-	stderr    *os.File
-	around    sync.WaitGroup // the goroutines below
+	logs      *os.File // what it and its libraries print
+	clean     redactor
+	around    sync.WaitGroup // the goroutines that read its log and watch its memory
 	stopWatch chan struct{}
 
 	mu     sync.Mutex
-	reaped bool
+	killed bool
 	rss    int64    // resident bytes
 	excess bool     // was killed for its memory
 	tail   []string // newest lines as they came, secrets and all
-	clean  redactor
 }
 
 // startGrabber starts the child and tells it what to read.
@@ -59,43 +59,28 @@ func startGrabber(c Config, clean redactor, log *slog.Logger) (*grabber, error) 
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
 
-	var theirs []*os.File
-	defer func() {
-		for _, f := range theirs {
-			f.Close()
-		}
-	}()
-	g := &grabber{clean: clean, stopWatch: make(chan struct{})}
-	pipe := func(ours **os.File, weRead bool) (*os.File, error) {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, fmt.Errorf("make a pipe: %w", err)
-		}
-		if !weRead {
-			r, w = w, r
-		}
-		*ours, theirs = r, append(theirs, w)
-		return w, nil
-	}
-	stdin, err1 := pipe(&g.stdin, false)
-	frames, err2 := pipe(&g.frames, true)
-	stderr, err3 := pipe(&g.stderr, true)
+	// os.Pipe gives nil files with an error, and closing those is harmless.
+	stdin, ourStdin, err1 := os.Pipe()
+	ourFrames, frames, err2 := os.Pipe()
+	ourLog, logs, err3 := os.Pipe()
+	defer closeAll(stdin, frames, logs) // the child has them, or nobody
+	g := &grabber{stdin: ourStdin, frames: ourFrames, logs: ourLog, clean: clean, stopWatch: make(chan struct{})}
 	if err := errors.Join(err1, err2, err3); err != nil {
-		g.closePipes()
-		return nil, err
+		closeAll(g.stdin, g.frames, g.logs)
+		return nil, fmt.Errorf("make the pipes to the grabber: %w", err)
 	}
 	// Fewer wake-ups a frame; where the system refuses it works all the same.
 	_, _ = unix.FcntlInt(frames.Fd(), unix.F_SETPIPE_SZ, pipeSize)
 
 	g.cmd = exec.Command(path)
-	g.cmd.Stdin, g.cmd.Stdout, g.cmd.Stderr = stdin, stderr, stderr
-	g.cmd.ExtraFiles = []*os.File{frames}
+	g.cmd.Stdin, g.cmd.Stdout, g.cmd.Stderr = stdin, logs, logs
+	g.cmd.ExtraFiles = []*os.File{frames} // descriptor 3
 	g.cmd.Env = environment(os.Environ())
 	// Its own process group: a Ctrl-C in a terminal is for the daemon, and what
 	// the grabber starts (GStreamer's plugin scanner) goes with it.
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := g.cmd.Start(); err != nil {
-		g.closePipes()
+		closeAll(g.stdin, g.frames, g.logs)
 		return nil, fmt.Errorf("start %s: %w; is it the fovea-grab of this machine, and executable?", path, err)
 	}
 	g.around.Go(func() { g.readLog(log) })
@@ -127,13 +112,10 @@ func (g *grabber) stop() error {
 	close(g.stopWatch)
 	g.kill()
 	err := g.cmd.Wait()
-	g.mu.Lock()
-	g.reaped = true
-	g.mu.Unlock()
 	// Everything is written by now; whoever else holds the pipe is not waited for.
-	_ = g.stderr.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	_ = g.logs.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
 	g.around.Wait()
-	g.closePipes()
+	closeAll(g.stdin, g.frames, g.logs)
 	return err
 }
 
@@ -150,20 +132,20 @@ func (g *grabber) exited() {
 	}
 }
 
-// kill ends the child's process group at once; from any goroutine.
+// kill ends the child's process group at once; from any goroutine. Only the
+// first call does, while the child is surely not reaped and its number its own.
 func (g *grabber) kill() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.reaped {
+	if !g.killed {
+		g.killed = true
 		_ = syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL) // gone already is as good
 	}
 }
 
-func (g *grabber) closePipes() {
-	for _, f := range []*os.File{g.stdin, g.frames, g.stderr} {
-		if f != nil {
-			f.Close()
-		}
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		f.Close()
 	}
 }
 
@@ -213,7 +195,7 @@ func (g *grabber) memory() (rss int64, excess bool) {
 // hands a bounded number of them to the log. A decoder can complain thousands
 // of times a second, so little is done for a line.
 func (g *grabber) readLog(log *slog.Logger) {
-	in := bufio.NewReaderSize(g.stderr, logWidth)
+	in := bufio.NewReaderSize(g.logs, logWidth)
 	minute, passed, lines := time.Now(), 0, 0
 	for {
 		text, err := readLine(in)

@@ -23,7 +23,7 @@ const (
 // pace judges from the times of arrival when a source has stalled: after
 // max(2.5 s, 5 frame intervals) without a message.
 type pace struct {
-	began    time.Time
+	began    time.Time     // of the grabber, or its last sign of life before a frame
 	interval time.Duration // announced at first, then as observed
 	first    time.Time     // arrival of the first frame
 	last     time.Time     // arrival of the newest frame
@@ -37,6 +37,9 @@ func (p *pace) announce(fps float64) {
 		p.interval = time.Duration(float64(time.Second) / fps)
 	}
 }
+
+// alive notes that the source works, though it gave no frame.
+func (p *pace) alive(now time.Time) { p.began = now }
 
 // frame notes the arrival of a frame. Longer gaps are believed sooner than
 // shorter ones: a burst says little about the interval.

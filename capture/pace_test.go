@@ -37,6 +37,16 @@ func TestStallLimit(t *testing.T) {
 	}
 }
 
+func TestSkippedPicturesAreNoStall(t *testing.T) {
+	start := time.Now()
+	p := &pace{began: start}
+	now := start.Add(14 * time.Second)
+	p.alive(now)
+	if got := p.deadline(now).Sub(now); got != firstFrameLimit {
+		t.Errorf("after a skipped picture the first frame has %v, want %v", got, firstFrameLimit)
+	}
+}
+
 func repeat(d time.Duration, n int) []time.Duration {
 	all := make([]time.Duration, n)
 	for i := range all {

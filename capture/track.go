@@ -135,7 +135,7 @@ func (c *Camera) enter(phase Phase, err error) {
 	if changed {
 		c.state.Phase, c.state.Since = phase, now
 	}
-	if phase == Stalled {
+	if changed && phase == Stalled {
 		c.history.stalls = append(c.history.stalls, now)
 	}
 	text := ""

@@ -80,7 +80,9 @@ func openStream(req wire.Request, notify func(any)) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if announced(c) > 0 { // a finished video on a server
+	// A finished video on a server is paced here; RTSP servers pace themselves,
+	// and cameras announce odd lengths.
+	if announced(c) > 0 && strings.HasPrefix(u.Scheme, "http") {
 		c.Close()
 		f := &file{name: u.Redacted(), loop: req.Loop, limit: req.FPS, notify: notify, reopen: openIt}
 		return f, f.open()

@@ -115,7 +115,7 @@ func (f *file) hello() wire.Hello {
 func (f *file) sequence() bool { return true }
 
 func (f *file) next(img *gocv.Mat) error {
-	for f.limit > 0 && f.position() < f.due && f.index < f.count {
+	for f.limit > 0 && f.position() < f.due {
 		if err := f.capture.Grab(1); err != nil {
 			break
 		}
