@@ -113,19 +113,13 @@ func (s *BilateralSolver) decision(mask []uint8) float64 {
 	return sum / float64(max(inside, 1))
 }
 
-// quantise finds the colour of each pixel and the palette. The sums are fused as
-// the published program's matrix product fuses them: rounded apart, some pixels
-// on the edge of a step would fall on its other side.
+// quantise finds the colour of each pixel and the palette.
 func (s *BilateralSolver) quantise(rgb []uint8) {
 	s.colour = resized(s.colour, s.height*s.width)
 	s.rank = [colours]int32{}
 	for i := range s.colour {
 		p := rgb[3*i : 3*i+3 : 3*i+3]
-		r, g, b := float64(p[0]), float64(p[1]), float64(p[2])
-		y := math.FMA(b, 0.114, math.FMA(g, 0.587, r*0.299))
-		u := math.FMA(b, 0.5, math.FMA(g, -0.331264, r*-0.168736)) + 128
-		v := math.FMA(b, -0.081312, math.FMA(g, -0.418688, r*0.5)) + 128
-		c := uint16(int(y/sigmaLuma) + 16*int(u/sigmaChroma) + 512*int(v/sigmaChroma))
+		c := gridColour(p[0], p[1], p[2])
 		s.colour[i] = c
 		s.rank[c%colours] = 1
 	}

@@ -158,3 +158,23 @@ func BenchmarkBilateralSolver(b *testing.B) {
 		})
 	}
 }
+
+// The quick sums agree with the published arithmetic over all colours that can
+// tell them apart: every red and green, and a third of the blues each.
+func TestGridColour(t *testing.T) {
+	for r := range 256 {
+		for g := range 256 {
+			for b := (r + g) % 3; b < 256; b += 3 {
+				got, want := gridColour(uint8(r), uint8(g), uint8(b)), exactColour(uint8(r), uint8(g), uint8(b))
+				if got != want {
+					t.Fatalf("colour %d %d %d is %#x, want %#x", r, g, b, got, want)
+				}
+			}
+		}
+	}
+	for v := range 256 { // greys
+		if got, want := gridColour(uint8(v), uint8(v), uint8(v)), exactColour(uint8(v), uint8(v), uint8(v)); got != want {
+			t.Fatalf("grey %d is %#x, want %#x", v, got, want)
+		}
+	}
+}

@@ -74,7 +74,7 @@ func clustered(seed uint64, n, dim, k int) []float32 {
 	for i := range n {
 		c := i * k / n
 		for j := range dim {
-			features[i*dim+j] = float32(centre[c*dim+j] + 1.2*random.NormFloat64())
+			features[i*dim+j] = float32(centre[c*dim+j] + 0.9*random.NormFloat64())
 		}
 	}
 	return features
