@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -382,7 +383,7 @@ func TestMemoryIsBounded(t *testing.T) {
 				t.Fatalf("%d retained states", n)
 			}
 		}
-		records, _ := memory.Load()
+		records := remembered(t, memory)
 		if len(records) != memoryLimit || records[0].State.ID != "20" {
 			t.Errorf("%d records, the oldest %s", len(records), records[0].State.ID)
 		}
@@ -391,10 +392,49 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		time.Sleep(memoryAge + sweepEvery)
 		synctest.Wait()
-		if records, _ = memory.Load(); len(records) != 0 {
+		if records = remembered(t, memory); len(records) != 0 {
 			t.Errorf("%d records after 7 days", len(records))
 		}
 		k.close()
+	})
+}
+
+// remembered are a log's records in order.
+func remembered(t *testing.T, log CommandLog) []commandRecord {
+	t.Helper()
+	texts, err := log.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []commandRecord
+	for _, text := range texts {
+		var r commandRecord
+		if err := json.Unmarshal(text, &r); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b commandRecord) int { return cmp.Compare(a.Seq, b.Seq) })
+	return all
+}
+
+// TestDamagedMemory: what cannot be read is left out, the rest goes on.
+func TestDamagedMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory, queue := NewCommandLog(), NewQueue(10)
+		memory.Save("x", []byte("{damaged"))
+		memory.Save("y", []byte("null"))
+		for _, text := range []string{"damaged", `{"topic":"a"}`, "null", `{"topic":"b"}`, "[]"} {
+			queue.Push([]byte(text))
+		}
+		k := newDesk(t, Config{}, memory, queue)
+		defer k.close()
+		if len(k.broker.got["a"]) != 1 || len(k.broker.got["b"]) != 1 || queue.Len() != 0 {
+			t.Errorf("got %v, %d still queued", k.broker.got, queue.Len())
+		}
+		if s := k.ask(t, VerbHealth, "h", ""); s.State != PhaseSuccessful {
+			t.Errorf("health: %+v", s)
+		}
 	})
 }
 
@@ -405,7 +445,8 @@ func TestClockJumps(t *testing.T) {
 		long := CommandState{State: PhaseSuccessful, Verb: VerbAdapt, TS: time.Unix(60, 0)}
 		for i, id := range []string{"from-1970", "later"} {
 			long.ID = id
-			memory.Save(CommandRecord{Seq: uint64(i + 1), State: long, Synced: false})
+			record, _ := json.Marshal(commandRecord{Seq: uint64(i + 1), State: long, Synced: false})
+			memory.Save(id, record)
 		}
 		k := newDesk(t, Config{}, memory, NewQueue(100))
 		defer k.close()
@@ -450,7 +491,7 @@ func (p Phase) final() bool { return p == PhaseSuccessful || p == PhaseFailed }
 // fullLog fails like one on a full disk.
 type fullLog struct{ CommandLog }
 
-func (fullLog) Save(CommandRecord) error { return errors.New("no space left on device") }
+func (fullLog) Save(string, []byte) error { return errors.New("no space left on device") }
 
 func TestWhatCannotBeRememberedDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -510,7 +551,7 @@ func TestCleanStopEndsCommands(t *testing.T) {
 		k := newDesk(t, Config{}, memory, NewQueue(100))
 		k.ask(t, VerbAdapt, "a", "")
 		k.close()
-		records, _ := memory.Load()
+		records := remembered(t, memory)
 		if len(records) != 1 || records[0].State.Code != Canceled {
 			t.Errorf("%+v", records)
 		}
@@ -524,14 +565,14 @@ type mortal struct {
 	countdown int // negative: immortal; 0: dead
 }
 
-func (m *mortal) Save(r CommandRecord) error {
+func (m *mortal) Save(id string, record []byte) error {
 	if m.countdown > 0 {
 		m.countdown--
 	}
 	if m.countdown == 0 {
 		runtime.Goexit()
 	}
-	return m.CommandLog.Save(r)
+	return m.CommandLog.Save(id, record)
 }
 
 // TestHistories runs random histories of commands, answers, outages, kills at
@@ -622,11 +663,7 @@ func history(t *testing.T, rt *rapid.T) {
 				t.Errorf("%s ran %d times in %+v", id, n, steps)
 			}
 		}
-		records, err := memory.Load()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range records {
+		for _, r := range remembered(t, memory) {
 			if !r.State.Final() {
 				t.Errorf("after a restart %+v is still open", r.State)
 			}

@@ -10,9 +10,9 @@ import (
 
 // remember makes a record of a new command, saves and publishes it. The record
 // is made even if the log fails.
-func (c *commands) remember(r request, state CommandState) (*CommandRecord, error) {
+func (c *commands) remember(r request, state CommandState) (*commandRecord, error) {
 	c.seq++
-	record := &CommandRecord{Seq: c.seq, Retained: true, State: CommandState{ID: r.id, Verb: r.verb}}
+	record := &commandRecord{Seq: c.seq, Retained: true, State: CommandState{ID: r.id, Verb: r.verb}}
 	c.change(record, state)
 	if earlier := c.known[r.id]; earlier != nil { // it was retryable
 		c.unlist(earlier)
@@ -25,32 +25,35 @@ func (c *commands) remember(r request, state CommandState) (*CommandRecord, erro
 }
 
 // settle gives a record its final state, saved before it is published.
-func (c *commands) settle(r *CommandRecord, state CommandState) {
+func (c *commands) settle(r *commandRecord, state CommandState) {
 	c.change(r, state)
 	r.Retained = true
 	c.save(r)
 	c.push(r)
 }
 
-func (c *commands) change(r *CommandRecord, state CommandState) {
+func (c *commands) change(r *commandRecord, state CommandState) {
 	state.ID, state.Verb, state.TS = r.State.ID, r.State.Verb, stamp(time.Now())
 	r.State, r.Synced = state, c.dev.cfg.TimeSynced()
 }
 
-func (c *commands) save(r *CommandRecord) error {
-	err := c.memory.Save(*r)
+func (c *commands) save(r *commandRecord) error {
+	text, err := json.Marshal(r)
+	if err == nil {
+		err = c.memory.Save(r.State.ID, text)
+	}
 	if err != nil {
 		c.log.Error("mqtt: a command cannot be remembered: check the disk", "id", r.State.ID, "verb", r.State.Verb, "err", err)
 	}
 	return err
 }
 
-func (c *commands) push(r *CommandRecord) {
+func (c *commands) push(r *commandRecord) {
 	m := c.message(r.State, true)
-	c.queue(Message{Topic: m.topic, Retained: true, Payload: m.payload})
+	c.queue(queued{Topic: m.topic, Retained: true, Payload: m.payload})
 }
 
-func (c *commands) queue(m Message) {
+func (c *commands) queue(m queued) {
 	if err := c.dev.out.push(m); err != nil {
 		c.log.Error("mqtt: the answer to a command cannot be queued: check the disk", "topic", m.Topic, "err", err)
 	}
@@ -92,7 +95,7 @@ func (c *commands) sweep() {
 		}
 	}
 	var ids []string
-	for _, r := range append([]*CommandRecord(nil), c.order[:forget]...) {
+	for _, r := range append([]*commandRecord(nil), c.order[:forget]...) {
 		if !r.State.Final() {
 			continue
 		}
@@ -113,13 +116,13 @@ func (c *commands) sweep() {
 
 // clear removes a state from the broker. Should the daemon go down between the
 // two steps, it is cleared again.
-func (c *commands) clear(r *CommandRecord) {
-	c.queue(Message{Topic: c.message(r.State, true).topic, Retained: true})
+func (c *commands) clear(r *commandRecord) {
+	c.queue(queued{Topic: c.message(r.State, true).topic, Retained: true})
 	r.Retained = false
 	c.save(r)
 }
 
-func (c *commands) unlist(r *CommandRecord) {
+func (c *commands) unlist(r *commandRecord) {
 	for i, other := range c.order {
 		if other == r {
 			c.order = append(c.order[:i], c.order[i+1:]...)

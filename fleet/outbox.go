@@ -3,6 +3,7 @@ package fleet
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"sync"
@@ -28,6 +29,13 @@ type outgoing struct {
 	qos      byte
 	retained bool
 	payload  []byte
+}
+
+// queued is a message as the queue has it, in JSON. It is sent with QoS 1.
+type queued struct {
+	Topic    string `json:"topic"`
+	Retained bool   `json:"retained,omitempty"`
+	Payload  []byte `json:"payload,omitempty"` // in base64
 }
 
 // link is one connection to a broker.
@@ -161,12 +169,15 @@ func (o *outbox) remove(topic string) {
 }
 
 // push queues m. A passing value of the same topic, which is older, is dropped.
-func (o *outbox) push(m Message) error {
+func (o *outbox) push(m queued) error {
 	o.mu.Lock()
 	if s := o.slots[m.Topic]; s != nil && !s.kept {
 		o.remove(m.Topic)
 	}
-	err := o.queue.Push(m)
+	text, err := json.Marshal(m)
+	if err == nil {
+		err = o.queue.Push(text)
+	}
 	o.mu.Unlock()
 	o.notify()
 	return err
@@ -251,13 +262,23 @@ func (o *outbox) sendWindow(l link) (sent int, err error) {
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	messages := make([]outgoing, len(batch))
-	for i, m := range batch {
-		messages[i] = outgoing{topic: m.Topic, qos: 1, retained: m.Retained, payload: m.Payload}
+	var (
+		messages []outgoing
+		place    = []int{0} // of the batch, how many are gone once so many messages have arrived
+	)
+	for i, text := range batch {
+		var m queued
+		if err := json.Unmarshal(text, &m); err != nil || m.Topic == "" {
+			o.log.Error("mqtt: a queued message cannot be read and is left out", "bytes", len(text), "err", err)
+			place[len(messages)] = i + 1
+			continue
+		}
+		messages = append(messages, outgoing{topic: m.Topic, qos: 1, retained: m.Retained, payload: m.Payload})
+		place = append(place, i+1)
 	}
 	arrived, err := sendAll(l, messages)
-	if arrived > 0 {
-		if err := o.queue.Remove(batch[arrived-1].Seq); err != nil {
+	if gone := place[arrived]; gone > 0 {
+		if err := o.queue.Remove(gone); err != nil {
 			o.rest("remove from", err)
 			return 0, nil
 		}

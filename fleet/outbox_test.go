@@ -58,7 +58,7 @@ func TestOnlyNewestStateOfflineEverythingQueued(t *testing.T) {
 		o := newOutbox(NewQueue(100), quiet)
 		for i := range 10 {
 			o.set(state("state", fmt.Sprint(i)), 0)
-			if err := o.push(Message{Topic: "event", Payload: fmt.Append(nil, i)}); err != nil {
+			if err := o.push(queued{Topic: "event", Payload: fmt.Append(nil, i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -113,9 +113,9 @@ func TestStateIsRateLimitedAndAChangeIsNot(t *testing.T) {
 func TestResultReplacesOlderProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o, l := newOutbox(NewQueue(10), quiet), newFakeLink(-1)
-		o.push(Message{Topic: "c", Payload: []byte("accepted")})
+		o.push(queued{Topic: "c", Payload: []byte("accepted")})
 		o.pass(state("c", "progress"), 0, true)
-		o.push(Message{Topic: "c", Payload: []byte("done")})
+		o.push(queued{Topic: "c", Payload: []byte("done")})
 		go o.drain(t.Context(), l)
 		synctest.Wait()
 		if want := []string{"c accepted", "c done"}; !slices.Equal(l.sent(), want) {
@@ -144,7 +144,7 @@ func TestPassingAnswersAreBounded(t *testing.T) {
 // brokenQueue fails like one on a full disk.
 type brokenQueue struct{ Queue }
 
-func (brokenQueue) Lease(int) ([]Queued, error) { return nil, errors.New("no space left on device") }
+func (brokenQueue) Lease(int) ([][]byte, error) { return nil, errors.New("no space left on device") }
 
 func TestStateGoesOnWithABrokenQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestQueueHistories(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"push": func(t *rapid.T) {
 				for range rapid.IntRange(1, 150).Draw(t, "n") {
-					o.push(Message{Topic: "e", Payload: fmt.Appendf(nil, "%06d", pushed)})
+					o.push(queued{Topic: "e", Payload: fmt.Appendf(nil, "%06d", pushed)})
 					pushed++
 				}
 			},

@@ -1,37 +1,23 @@
 package fleet
 
-import (
-	"sync"
-)
+import "sync"
 
 // QueueLimit is how many messages a queue should hold before the oldest goes.
 const QueueLimit = 1000
 
-// Message is what a [Queue] keeps: something to publish with QoS 1.
-type Message struct {
-	Topic    string
-	Retained bool
-	Payload  []byte
-}
-
-// Queued is a message with its place in the queue.
-type Queued struct {
-	Seq uint64 // grows by one with every Push, never repeats
-	Message
-}
-
-// Queue keeps messages until the broker has acknowledged them. It is bounded:
-// a Push that finds it full drops the oldest message that is not leased and
-// counts it. Methods may be called from several goroutines.
+// Queue keeps messages, opaque to it, until the broker has acknowledged them.
+// It is bounded: a Push that finds it full drops the oldest message that is not
+// leased and counts it. Methods may be called from several goroutines; leases
+// are taken by one alone.
 type Queue interface {
-	// Push appends m durably.
-	Push(m Message) error
-	// Lease returns the oldest messages, at most n, oldest first. Until
-	// Remove or Release they are being sent, so Push does not drop them.
-	Lease(n int) ([]Queued, error)
-	// Remove forgets all messages up to and including seq: they have arrived.
-	// What was leased beyond seq is leased no more.
-	Remove(seq uint64) error
+	// Push appends a message durably.
+	Push(message []byte) error
+	// Lease returns the oldest messages, at most n, oldest first. Until Remove
+	// or Release they are being sent, so Push does not drop them.
+	Lease(n int) ([][]byte, error)
+	// Remove forgets the first n of the leased messages, which have arrived, and
+	// ends the lease.
+	Remove(n int) error
 	// Release ends the lease: the connection broke, nothing was acknowledged.
 	Release()
 	// Len is the number of messages kept.
@@ -44,8 +30,7 @@ type Queue interface {
 type memoryQueue struct {
 	mu      sync.Mutex
 	limit   int
-	seq     uint64   // of the newest message
-	kept    []Queued // oldest first
+	kept    [][]byte // oldest first
 	leased  int      // how many of kept, from the front
 	dropped uint64
 }
@@ -55,10 +40,9 @@ type memoryQueue struct {
 // process.
 func NewQueue(limit int) Queue { return &memoryQueue{limit: max(limit, 1)} }
 
-func (q *memoryQueue) Push(m Message) error {
+func (q *memoryQueue) Push(message []byte) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.seq++
 	if len(q.kept) >= q.limit {
 		q.dropped++
 		if q.leased == len(q.kept) {
@@ -66,25 +50,21 @@ func (q *memoryQueue) Push(m Message) error {
 		}
 		q.kept = append(q.kept[:q.leased], q.kept[q.leased+1:]...)
 	}
-	q.kept = append(q.kept, Queued{Seq: q.seq, Message: m})
+	q.kept = append(q.kept, message)
 	return nil
 }
 
-func (q *memoryQueue) Lease(n int) ([]Queued, error) {
+func (q *memoryQueue) Lease(n int) ([][]byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.leased = min(n, len(q.kept))
-	return append([]Queued(nil), q.kept[:q.leased]...), nil
+	return append([][]byte(nil), q.kept[:q.leased]...), nil
 }
 
-func (q *memoryQueue) Remove(seq uint64) error {
+func (q *memoryQueue) Remove(n int) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := 0
-	for n < len(q.kept) && q.kept[n].Seq <= seq {
-		n++
-	}
-	q.kept = append([]Queued(nil), q.kept[n:]...)
+	q.kept = append([][]byte(nil), q.kept[min(n, q.leased):]...)
 	q.leased = 0
 	return nil
 }
