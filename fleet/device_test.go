@@ -263,6 +263,53 @@ func TestStalledBroker(t *testing.T) {
 	}
 }
 
+// TestSubscribeDenied: a broker that lets a device in but not read its commands.
+func TestSubscribeDenied(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for {
+			p, err := packets.ReadPacket(conn)
+			if err != nil {
+				return
+			}
+			switch p := p.(type) {
+			case *packets.ConnectPacket:
+				conn.Write([]byte{0x20, 2, 0, 0})
+			case *packets.SubscribePacket:
+				answer := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
+				answer.MessageID = p.MessageID
+				for range p.Topics {
+					answer.ReturnCodes = append(answer.ReturnCodes, 0x80)
+				}
+				answer.Write(conn)
+			case *packets.PublishPacket:
+				answer := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
+				answer.MessageID = p.MessageID
+				answer.Write(conn)
+			}
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	d := newDevice(t, Config{Device: "gate-1", Broker: "mqtt://" + l.Addr().String()})
+	run(t, d)
+	s := problem(t, d, SubscribeDenied)
+	if !s.Connected || !strings.Contains(s.Reason, "fovea/gate-1/cmd/+/+") {
+		t.Errorf("status %+v", s)
+	}
+	d.Emit(Event{Type: CameraBack})
+	eventually(t, "it publishes all the same", func() bool { return d.Status().Queue == 0 })
+}
+
 func TestPasswords(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
@@ -286,9 +333,6 @@ func TestPasswords(t *testing.T) {
 	}
 	file("secret", "secret-1\n") // a corrected file is taken without a restart
 	eventually(t, "connected", func() bool { return d.Status().Connected })
-	// This user may read no commands to the whole fleet, nor of Home Assistant.
-	s = d.Status()
-	t.Logf("with an ACL: %+v", s)
 
 	missing := newDevice(t, Config{Device: "gate-1", Broker: m.url(), UsernameFile: secret, PasswordFile: filepath.Join(dir, "absent")})
 	run(t, missing)
