@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -309,6 +310,29 @@ func TestSlowSourceIsNotTakenForAStall(t *testing.T) {
 	s := await(t, c, time.Minute, "given a burst and three slow frames", func(s State) bool { return s.Frames >= 5+5+3 })
 	if s.Restarts > 1 {
 		t.Errorf("restarted %d times: %+v", s.Restarts, s)
+	}
+}
+
+// TestReopeningKeepsNothing is not parallel, so that it can count exactly.
+func TestReopeningKeepsNothing(t *testing.T) {
+	reopen := func(times int) {
+		for range times {
+			c, err := Open(scripted(t, "two"), Options{Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame(t, c)
+			c.Close()
+		}
+	}
+	reopen(5) // what grows once, has grown
+	before := measureUsage(t)
+	reopen(200)
+	after := measureUsage(t)
+	t.Logf("%v before, %v after", before, after)
+	if after.descriptors > before.descriptors || after.children > before.children || after.goroutines > before.goroutines+2 ||
+		after.threads > before.threads+5 || after.resident > before.resident+16<<20 {
+		t.Errorf("200 reopenings grow %v to %v", before, after)
 	}
 }
 
