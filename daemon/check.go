@@ -44,10 +44,10 @@ func (c *Config) missing() []string {
 		}
 	}
 	if len(c.Cameras) == 0 {
-		all = append(all, "No camera: add one under cameras, such as {id: door, source: rtsp://10.0.0.7/stream1}, and reload.")
+		all = append(all, "No camera: add one to the configuration under cameras, such as \"{id: door, source: rtsp://10.0.0.7/stream1}\".")
 	}
 	if c.Model.Dir == "" {
-		all = append(all, "No model: get one with \"fovea models pull hf:facebook/deit-small-patch16-224 --out DIR\", or fit a head to your own classes with \"fovea head fit\", and name its folder in model.dir.")
+		all = append(all, "No model: get one with \"fovea models pull hf:facebook/deit-small-patch16-224 --out DIR\", or fit a head to your own classes with \"fovea head fit\", and name its folder in model.dir. \"fovea config example\" shows both; a running daemon reads the file again at SIGHUP.")
 	}
 	absent(c.Model.Dir, "The model folder is not there: correct model.dir, or get a model with \"fovea models pull\"")
 	absent(c.Model.Plugins.CPU.Path, "The plugin of xla:cpu is not there: correct model.plugins.cpu.path")

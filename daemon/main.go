@@ -26,6 +26,7 @@ type commandLine struct {
 	Eval evalVerb `cmd:"" help:"How often is a model right? On pictures whose class is known."`
 	Look lookVerb `cmd:"" help:"Draw what a model sees in pictures."`
 
+	Adapt  adaptVerb  `cmd:"" help:"Fine-tune a model so that it looks at the object."`
 	Bench  benchVerb  `cmd:"" help:"Time forward passes."`
 	Models modelsVerb `cmd:"" help:"Fetch, import and show models."`
 

@@ -40,7 +40,7 @@ func (v pullVerb) Run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	var bar *progressbar.ProgressBar
-	checkpoint, err := model.Pull(ctx, v.Ref, v.Out, func(done, total int64) {
+	_, err := model.Pull(ctx, v.Ref, v.Out, func(done, total int64) {
 		if bar == nil {
 			bar = newByteProgress(total, v.Ref)
 		}
@@ -52,8 +52,7 @@ func (v pullVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	describe(out, v.Out, checkpoint)
-	return nil
+	return showVerb{v.Out}.Run(out)
 }
 
 type importVerb struct {
@@ -79,8 +78,7 @@ func (v importVerb) Run(out io.Writer) error {
 	if err := checkpoint.Save(v.Out); err != nil {
 		return err
 	}
-	describe(out, v.Out, checkpoint)
-	return nil
+	return showVerb{v.Out}.Run(out)
 }
 
 type showVerb struct {

@@ -26,9 +26,10 @@ type modelStatus struct {
 	Source  string   `json:"source,omitempty"` // where the weights came from
 	SHA256  string   `json:"sha256"`
 	Version int64    `json:"version"`
-	Input   [2]int   `json:"input"` // height and width in pixels
-	Grid    [2]int   `json:"grid"`  // rows and columns of patches
-	Classes []string `json:"classes"`
+	Input   [2]int   `json:"input"`   // height and width in pixels
+	Grid    [2]int   `json:"grid"`    // rows and columns of patches
+	Classes []string `json:"classes"` // their names, at most the first 100
+	Count   int      `json:"class_count"`
 	Backend string   `json:"backend"`
 	Skipped []string `json:"skipped,omitempty"` // why each faster backend was not taken
 }
@@ -58,6 +59,7 @@ type brokerStatus struct {
 	Connected bool   `json:"connected"`
 	Address   string `json:"address"` // without a password
 	Embedded  bool   `json:"embedded"`
+	Topic     string `json:"topic"` // below it lies all that this device says
 	Problem   string `json:"problem,omitempty"`
 }
 
@@ -171,7 +173,7 @@ func modelStatusOf(live *served) *modelStatus {
 	m := &modelStatus{
 		Title: modelTitle(c), Dir: live.dir, Source: live.source, SHA256: live.net.Digest, Version: live.version,
 		Input: [2]int{c.ImageHeight, c.ImageWidth}, Backend: live.backend.Kind, Skipped: live.backend.Skipped,
-		Classes: []string{},
+		Classes: []string{}, Count: c.Classes,
 	}
 	m.Grid[0], m.Grid[1] = c.Grid()
 	for i := range min(c.Classes, 100) {
@@ -186,7 +188,7 @@ func missingModelParts(m *modelStatus) []string {
 	if m == nil {
 		return nil
 	}
-	if len(m.Classes) == 0 {
+	if m.Count == 0 {
 		all = append(all, "The model has no head, so frames have no label: fit one to your own classes with \"fovea head fit --base "+m.Dir+"\".")
 	}
 	if len(m.Skipped) > 0 && m.Backend == "go" {

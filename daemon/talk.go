@@ -134,7 +134,7 @@ func (d *daemon) publish(w *watched, a *answer) {
 // brokerStatus is the connection as the page shows it.
 func (d *daemon) brokerStatus() brokerStatus {
 	config, _ := d.configs.get()
-	b := brokerStatus{Embedded: config.MQTT.URL == ""}
+	b := brokerStatus{Embedded: config.MQTT.URL == "", Topic: config.MQTT.Root + "/" + d.id}
 	if device := d.device.Load(); device != nil {
 		s := device.Status()
 		b.Connected, b.Address = s.Connected, s.Broker

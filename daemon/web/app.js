@@ -55,8 +55,10 @@ class Camera {
     this.frame?.bitmap.close();
     Object.assign(this, { frame, kind });
     this.part(".wait").hidden = true;
+    this.card.classList.add("seen");
     this.paint();
     this.say(frame.guesses ?? []);
+    this.remember(frame);
   }
 
   paint() {
@@ -67,6 +69,7 @@ class Camera {
 
   say(guesses) {
     const top = guesses[0];
+    this.part(".top").hidden = !top;
     this.part(".label").textContent = top ? top.label : "";
     this.part(".score").textContent = top ? percent(top.score) : "";
     const bars = this.part(".bars");
@@ -82,6 +85,20 @@ class Camera {
       row.children[1].firstChild.style.width = 100 * g.score + "%";
       row.children[2].textContent = percent(g.score);
     });
+  }
+
+  remember(frame) { // the newest changes of the label, newest first
+    const top = frame.guesses?.[0];
+    if (!top || top.label === this.lastLabel) return;
+    this.lastLabel = top.label;
+    const row = document.createElement("li");
+    for (const [tag, text] of [["span", new Date(frame.ts).toLocaleTimeString("en-GB")], ["b", top.label], ["span", percent(top.score)]]) {
+      row.append(Object.assign(document.createElement(tag), { textContent: text }));
+    }
+    const list = this.part(".recent");
+    list.hidden = false;
+    list.prepend(row);
+    while (list.children.length > 6) list.lastChild.remove();
   }
 
   status(c) {
@@ -135,7 +152,11 @@ function sentences(list, box, texts) {
   box.hidden = texts.length === 0;
   if (list.dataset.key === texts.join("\n")) return;
   list.dataset.key = texts.join("\n");
-  list.replaceChildren(...texts.map((t) => { const li = document.createElement("li"); li.textContent = t; return li; }));
+  list.replaceChildren(...texts.map((t) => {
+    const li = document.createElement("li");
+    li.append(...t.split(/"([^"]*)"/).map((part, i) => (i % 2 ? code(part) : part))); // what is quoted is to be typed
+    return li;
+  }));
 }
 
 function show(s) {
@@ -144,6 +165,9 @@ function show(s) {
   $("device").textContent = s.device;
   $("health").textContent = $("health").dataset.word = h.health;
   $("health").title = h.reasons.join("\n");
+  const first = s.cameras.length === 0 && !m; // boot
+  $("setup").classList.toggle("welcome", first);
+  $("todo").textContent = first ? "Welcome. Two things are missing" : "To do";
   sentences($("missing"), $("setup"), h.setup.missing);
   sentences($("reasons"), $("trouble"), h.reasons.filter((r) => !h.setup.missing.includes(r) && !r.startsWith("camera ")));
 
@@ -163,8 +187,9 @@ function show(s) {
   });
   $("cameras").classList.toggle("one", wanted.length === 1);
   $("toolbar").hidden = wanted.length === 0;
+  for (const chart of document.querySelectorAll(".chart")) chart.hidden = wanted.length === 0;
   const relevance = $("overlay").querySelector("[value=relevance]");
-  relevance.disabled = Boolean(m) && m.classes.length === 0;
+  relevance.disabled = m?.class_count === 0;
   relevance.parentElement.classList.toggle("none", relevance.disabled);
 
   $("model").hidden = !m;
@@ -173,7 +198,7 @@ function show(s) {
       ["model", m.title], ["version", m.version === 0 ? "0 (base)" : String(m.version)], ["input", `${m.input[1]} × ${m.input[0]} pixels, ${m.grid[1]} × ${m.grid[0]} patches`],
       ["backend", m.backend], ["sha256", code(m.sha256.slice(0, 16))], ["folder", code(m.dir)], ...(m.source ? [["weights", m.source]] : []),
     ]);
-    const chips = m.classes.slice(0, 24).concat(m.classes.length > 24 ? [`and ${m.classes.length - 24} more`] : []);
+    const chips = m.classes.slice(0, 24).concat(m.class_count > 24 ? [`and ${m.class_count - 24} more`] : []);
     if ($("classes").dataset.key !== chips.join()) {
       $("classes").dataset.key = chips.join();
       $("classes").replaceChildren(...chips.map((t) => { const li = document.createElement("li"); li.textContent = t; return li; }));
@@ -183,6 +208,7 @@ function show(s) {
   const b = s.broker;
   facts($("system"), [
     ["MQTT", `${b.connected ? "connected to" : "not connected:"} ${b.address || "no broker"}${b.embedded ? " (embedded)" : ""}`],
+    ["topics", code(b.topic + "/#")],
     ...(b.problem ? [["", b.problem]] : []),
     ["memory", bytes(h.memory.rss_bytes) + (h.memory.limit_bytes ? ` of ${bytes(h.memory.limit_bytes)}` : "")],
     ["free disk", bytes(h.storage.free_bytes)],

@@ -4,6 +4,8 @@ const seconds = 300;
 const palette = ["#f08c2e", "#3b8eea", "#2fae74", "#c65ad6", "#d9574a", "#7a86f0", "#8a9a2c", "#23a6b8"];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+const clock = (ts) => new Date(ts * 1000).toLocaleTimeString("en-GB");
+
 // Chart draws points {ts, ...} of the last five minutes; values(point) gives its series' values, in order.
 class Chart {
   constructor(place, names, colours, values, unit) {
@@ -22,9 +24,9 @@ class Chart {
       cursor: { y: false, drag: { x: false, y: false } },
       legend: { live: true },
       scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.15)] } },
-      axes: [{ ...axis, space: 70 }, { ...axis, size: 42, space: 28 }],
+      axes: [{ ...axis, space: 80, size: 26, values: (_, splits) => splits.map(clock) }, { ...axis, size: 42, space: 28 }],
       series: [
-        { value: (_, ts) => (ts ? new Date(ts * 1000).toLocaleTimeString() : "") },
+        { label: "at", value: (_, ts) => (ts ? clock(ts) : "") },
         ...this.names.map((label, i) => ({
           label, stroke: this.colours[i], width: 1.8, points: { show: false }, spanGaps: false,
           fill: this.names.length === 1 ? this.colours[i] + "22" : undefined,
