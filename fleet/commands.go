@@ -11,8 +11,10 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -194,6 +196,12 @@ type request struct {
 // judge answers one arrival: a stored answer for a known id, a refusal, or the
 // start of the command.
 func (c *commands) judge(a arrival) {
+	if !utf8.ValidString(a.topic) || strings.ContainsAny(a.topic, "\x00+#") {
+		// No broker may deliver these, and one that is sent an answer to them
+		// ends the connection.
+		c.log.Warn("mqtt: a message on a topic that MQTT forbids was ignored", "topic", strings.ToValidUTF8(cut(a.topic, topicLimit), "?"))
+		return
+	}
 	p := parseTopic(c.dev.cfg.Root, a.topic)
 	r := request{verb: Verb(p.verb), id: p.cmdID, fleetWide: p.device == Everyone}
 	switch {

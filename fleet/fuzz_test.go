@@ -3,6 +3,7 @@ package fleet
 import (
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,8 @@ func FuzzCommand(f *testing.F) {
 			time.Sleep(6 * time.Second)
 			synctest.Wait()
 			p := parseTopic("fovea", topic)
-			if p.kind == commandTopic && len(topic) <= topicLimit && (p.device == "gate-1" || p.device == Everyone) {
+			allowed := utf8.ValidString(topic) && !strings.ContainsAny(topic, "\x00+#")
+			if allowed && p.kind == commandTopic && len(topic) <= topicLimit && (p.device == "gate-1" || p.device == Everyone) {
 				said := k.broker.states(t, k.topics.CommandState(p.verb, p.cmdID))
 				if len(said) == 0 {
 					t.Fatalf("%q got no answer", topic)
