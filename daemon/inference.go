@@ -55,20 +55,14 @@ func (d *daemon) infer(ctx context.Context) error {
 	)
 	pause := time.NewTimer(0)
 	defer pause.Stop()
-	defer func() {
-		if live != nil {
-			live.net.Close()
-		}
-	}()
+	defer func() { live.close() }()
 	for {
 		pause.Reset(turnEvery)
 		select {
 		case <-ctx.Done():
 			return nil
 		case next := <-d.nets:
-			if live != nil {
-				live.net.Close()
-			}
+			live.close()
 			if live = next; live != nil {
 				pixels = make([]float32, len(live.fixed))
 			}

@@ -37,10 +37,6 @@ func (m *metrics) Describe(chan<- *prometheus.Desc) {}
 func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	s := m.daemon.status.Load()
 	h := s.Health
-	if device := m.daemon.device.Load(); device != nil {
-		b := device.Status()
-		h.MQTT = fleet.MQTT{Queue: b.Queue, DroppedTotal: b.Dropped, ReconnectsTotal: b.Reconnects}
-	}
 	send := func(name, help string, value float64, labels ...string) { // labels: name, value, ...
 		var names, values []string
 		for i := 0; i < len(labels); i += 2 {

@@ -77,7 +77,9 @@ type daemon struct {
 
 	settled      chan struct{} // closed when the first model is served, or known not to load
 	modelSettled func()
-	backends     map[ModelConfig]*model.Backend // the model goroutine's own; Dir is empty
+
+	backendsMutex sync.Mutex
+	backends      map[ModelConfig]*model.Backend // opened, by their settings; Dir is empty
 
 	webAddress newest[string] // where the page is served; "" nowhere
 }

@@ -4,14 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"image"
 	"image/color"
 	"image/jpeg"
 	"image/png"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -165,7 +170,10 @@ func (p *program) write(config string) {
 		}
 		config = strings.ReplaceAll(config, "GRAB", grab)
 	}
-	config = "state_dir: state\nweb: {listen: \"127.0.0.1:0\"}\n" + config
+	config = "state_dir: state\n" + config
+	if !strings.Contains(config, "web:") {
+		config += "\nweb: {listen: \"127.0.0.1:0\"}\n"
+	}
 	if !strings.Contains(config, "mqtt:") {
 		config += "\nmqtt: {listen: \"127.0.0.1:0\"}\n"
 	}
@@ -484,5 +492,76 @@ mqtt: {url: "mqtt://%s", username: fovea, password_file: wrong}
 	p.wait("answers", func() bool { return p.state().camera("works").Classified > 0 })
 	if s := p.state(); s.Health.Health != fleet.HealthDegraded || p.problems.of("model") != "" {
 		t.Errorf("with a model it is %s: %s", s.Health.Health, p.problems.of("model"))
+	}
+}
+
+// On an address that others reach the page is served over TLS, and asks for the token.
+func TestPageForTheNetwork(t *testing.T) {
+	authority := httptest.NewTLSServer(nil)
+	defer authority.Close()
+	pair := authority.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{
+		"page.pem": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "page.key": {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := start(t, fmt.Sprintf("web: {listen: \"0.0.0.0:0\", tls_cert: %s/page.pem, tls_key: %s/page.key}", dir, dir))
+	address, err := url.Parse(p.page())
+	if err != nil || address.Scheme != "https" {
+		t.Fatalf("page on %s", p.page())
+	}
+	client := authority.Client() // it trusts the certificate, which is for 127.0.0.1
+	status := func(token string) int {
+		r, err := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+address.Port()+"/api/status", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			r.Header.Set("Authorization", "Bearer "+token)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		return answer.StatusCode
+	}
+	if got := status(""); got != http.StatusUnauthorized {
+		t.Errorf("without the token: %d", got)
+	}
+	if got := status(p.token); got != http.StatusOK {
+		t.Errorf("with the token: %d", got)
+	}
+	plain, err := http.Get("http://127.0.0.1:" + address.Port() + "/api/status")
+	if err == nil {
+		plain.Body.Close()
+		if plain.StatusCode == http.StatusOK {
+			t.Error("answers without TLS")
+		}
+	}
+}
+
+// What keeps the page from being served is told with the key to change.
+func TestPageCannotBeServed(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	d := &daemon{log: slog.New(slog.DiscardHandler)}
+	err = d.serveWebOnce(t.Context(), WebConfig{Listen: other.Addr().String()})
+	if err == nil || !strings.Contains(err.Error(), "web.listen takes another port") {
+		t.Errorf("listening on a taken port: %v", err)
+	}
+	err = d.serveWebOnce(t.Context(), WebConfig{Listen: "127.0.0.1:0", TLSCert: "/nowhere.pem", TLSKey: "/nowhere.key"})
+	if err == nil || !strings.Contains(err.Error(), "correct web.tls_cert") {
+		t.Errorf("a certificate that is not there: %v", err)
 	}
 }

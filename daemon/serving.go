@@ -34,30 +34,57 @@ func (s *served) explaining() model.Want {
 const retryModel = 15 * time.Second
 
 // serveModel loads the configured model, compiles and warms it, and hands it to the inference goroutine,
-// which goes on with the one it has until then.
+// which goes on with the one it has until then. It does not wait for a compiler when ctx is done: that may
+// take minutes and cannot be interrupted.
 func (d *daemon) serveModel(ctx context.Context, c ModelConfig) error {
-	next, err := d.load(ctx, c)
-	for err != nil && ctx.Err() == nil {
-		if d.problems.set("model", err.Error()) {
-			d.log.Error("model not loaded; tried again now and then", "dir", c.Dir, "error", err)
-		}
-		d.modelSettled()
+	type result struct {
+		next *served
+		err  error
+	}
+	for {
+		loaded := make(chan result, 1)
+		go func() {
+			next, err := d.load(ctx, c)
+			loaded <- result{next, err}
+		}()
 		select {
 		case <-ctx.Done():
+			go func() { (<-loaded).next.close() }()
+			return nil
+		case r := <-loaded:
+			if r.err == nil {
+				d.problems.set("model", "")
+				d.handOver(ctx, r.next)
+				d.modelSettled()
+				return nil
+			}
+			if d.problems.set("model", r.err.Error()) {
+				d.log.Error("model not loaded; tried again now and then", "dir", c.Dir, "error", r.err)
+			}
+			d.modelSettled()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
 		case <-time.After(retryModel):
-			next, err = d.load(ctx, c)
 		}
 	}
-	d.problems.set("model", "")
+}
+
+// handOver gives a net, or nil for none, to the inference goroutine.
+func (d *daemon) handOver(ctx context.Context, next *served) {
 	select {
 	case d.nets <- next:
 	case <-ctx.Done():
-		if next != nil {
-			next.net.Close()
-		}
+		next.close()
 	}
-	d.modelSettled()
-	return nil
+}
+
+// close gives the memory of the net back; s may be nil.
+func (s *served) close() {
+	if s != nil {
+		s.net.Close()
+	}
 }
 
 // load returns a warmed net, or nil where no model is configured.
@@ -103,6 +130,8 @@ const compileLimit = 5 * time.Minute
 // it does not give back.
 func (d *daemon) openBackend(c ModelConfig) (*model.Backend, error) {
 	c.Dir = ""
+	d.backendsMutex.Lock() // a load that was given up may still be here
+	defer d.backendsMutex.Unlock()
 	if b := d.backends[c]; b != nil {
 		return b, nil
 	}

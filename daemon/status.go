@@ -91,9 +91,8 @@ func (d *daemon) lookAround(ctx context.Context) error {
 func (d *daemon) look(now time.Time) *status {
 	config, _ := d.configs.get()
 	s := &status{Device: d.id, Cameras: []cameraStatus{}}
-	s.Broker = d.brokerStatus()
-
 	h := &s.Health
+	s.Broker, h.MQTT = d.brokerStatus()
 	h.Schema = fleet.HealthSchema
 	h.TS, h.TimeSynced, h.BootID = now, timeSynced(), bootID()
 	h.UptimeSeconds, h.Version = int64(now.Sub(d.started).Seconds()), version()

@@ -131,13 +131,14 @@ func (d *daemon) publish(w *watched, a *answer) {
 	}
 }
 
-// brokerStatus is the connection as the page shows it.
-func (d *daemon) brokerStatus() brokerStatus {
+// brokerStatus is the connection as the page and the health JSON show it.
+func (d *daemon) brokerStatus() (b brokerStatus, h fleet.MQTT) {
 	config, _ := d.configs.get()
-	b := brokerStatus{Embedded: config.MQTT.URL == "", Topic: config.MQTT.Root + "/" + d.id}
+	b = brokerStatus{Embedded: config.MQTT.URL == "", Topic: config.MQTT.Root + "/" + d.id}
 	if device := d.device.Load(); device != nil {
 		s := device.Status()
 		b.Connected, b.Address = s.Connected, s.Broker
+		h = fleet.MQTT{Queue: s.Queue, DroppedTotal: s.Dropped, ReconnectsTotal: s.Reconnects}
 		if s.Reason != "" {
 			b.Problem = s.Reason
 			if s.Hint != "" {
@@ -145,5 +146,5 @@ func (d *daemon) brokerStatus() brokerStatus {
 			}
 		}
 	}
-	return b
+	return b, h
 }
