@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
 	"gonum.org/v1/gonum/blas"
 	"gonum.org/v1/gonum/blas/blas64"
 	"gonum.org/v1/gonum/floats"
@@ -36,7 +38,7 @@ type Head struct {
 type HeadFit struct {
 	Head
 	Validation *Confusion // every example, judged by a head fitted without its group
-	Loss       []float64  // cross-validated cross-entropy at each of Penalties, macro
+	Loss       []float64  // cross-validated cross-entropy at the Penalties that were tried, macro
 	Folds      int
 }
 
@@ -50,16 +52,16 @@ const maxFolds = 5
 //	sum_i w_i CE(W z_i + b, y_i) + L2/2 |W|^2,    z = (x - mean) / deviation,    w_i = 1 / (Classes n_{y_i})
 //
 // so that each class weighs the same however many pictures it has. L2 is the one of Penalties with the least
-// cross-entropy in cross-validation over groups, each class spread over the folds; the standardisation is then
-// folded into the weights. The same examples and seed give the same head. progress, which may be nil, is
-// called after each of steps fits.
+// cross-entropy in cross-validation over groups, each class spread over the folds; the search ends when two
+// weaker ones in a row were worse. The standardisation is then folded into the weights. The same examples and
+// seed give the same head. progress, which may be nil, is called after each of steps.
 func FitHead(ctx context.Context, e *Examples, labels []string, seed uint64, progress func(step, steps int)) (*HeadFit, error) {
 	folds, err := e.folds(labels, seed)
 	if err != nil {
 		return nil, fmt.Errorf("fit head: %w", err)
 	}
-	k := slices.Max(folds) + 1
-	steps := (k + 1) * len(Penalties)
+	fit := &HeadFit{Folds: slices.Max(folds) + 1}
+	steps := len(Penalties) + 1
 	step := func(i int) error {
 		if progress != nil {
 			progress(i, steps)
@@ -67,48 +69,55 @@ func FitHead(ctx context.Context, e *Examples, labels []string, seed uint64, pro
 		return ctx.Err()
 	}
 
-	logits := make([][]float64, len(Penalties)) // of every example, from the head fitted without its fold
-	for i := range logits {
-		logits[i] = make([]float64, len(e.Class)*e.Classes)
+	without := make([]*regression, fit.Folds) // the examples of all folds but one
+	for f := range without {
+		without[f] = newRegression(e, func(i int) bool { return folds[i] != f })
 	}
-	for fold := range k {
-		r := newRegression(e, func(i int) bool { return folds[i] != fold })
-		for p, l2 := range Penalties {
-			if err := r.minimise(l2); err != nil {
-				return nil, fmt.Errorf("fit head: %w", err)
-			}
-			head := r.head(l2)
-			for i, f := range folds {
-				if f == fold {
-					head.logits(e.row(i), logits[p][i*e.Classes:(i+1)*e.Classes])
+	var held [][]float64 // for each penalty, the logits of every example from the head fitted without its fold
+	for p, l2 := range Penalties {
+		logits := make([]float64, len(e.Class)*e.Classes)
+		var g errgroup.Group
+		g.SetLimit(runtime.GOMAXPROCS(0))
+		for f, r := range without {
+			g.Go(func() error {
+				if err := r.minimise(l2); err != nil {
+					return err
 				}
-			}
-			if err := step(fold*len(Penalties) + p + 1); err != nil {
-				return nil, err
-			}
+				head := r.head(l2)
+				for i := range folds {
+					if folds[i] == f {
+						head.logits(e.row(i), logits[i*e.Classes:(i+1)*e.Classes])
+					}
+				}
+				return nil
+			})
 		}
-	}
-	fit := &HeadFit{Folds: k}
-	for p := range Penalties {
-		fit.Loss = append(fit.Loss, e.macroLoss(logits[p]))
+		if err := g.Wait(); err != nil {
+			return nil, fmt.Errorf("fit head: %w", err)
+		}
+		held = append(held, logits)
+		fit.Loss = append(fit.Loss, e.macroLoss(logits))
+		if err := step(p + 1); err != nil {
+			return nil, err
+		}
+		if best := floats.MinIdx(fit.Loss); p >= best+2 {
+			break // weaker penalties cost the most and fit noise
+		}
 	}
 	best := floats.MinIdx(fit.Loss)
 	fit.Validation = NewConfusion(labels)
 	for i, y := range e.Class {
-		fit.Validation.Add(y, floats.MaxIdx(logits[best][i*e.Classes:(i+1)*e.Classes]))
+		fit.Validation.Add(y, floats.MaxIdx(held[best][i*e.Classes:(i+1)*e.Classes]))
 	}
 
 	all := newRegression(e, func(int) bool { return true })
-	for p, l2 := range Penalties[:best+1] {
+	for _, l2 := range Penalties[:best+1] {
 		if err := all.minimise(l2); err != nil {
 			return nil, fmt.Errorf("fit head: %w", err)
 		}
-		if err := step(k*len(Penalties) + p + 1); err != nil {
-			return nil, err
-		}
 	}
 	fit.Head = *all.head(Penalties[best])
-	return fit, nil
+	return fit, step(steps)
 }
 
 // Into puts the head onto a backbone: c gets its classes, labels and weights, and reads them as readout says,
@@ -266,7 +275,8 @@ func (r *regression) standardise() {
 	}
 }
 
-// loss returns the value at x and, unless gradient is nil, writes the gradient there.
+// loss returns the value at x and, unless gradient is nil, writes the gradient there. It works in the
+// regression's own buffers: one call at a time.
 func (r *regression) loss(x []float64, l2 float64, gradient []float64) float64 {
 	weights := x[:r.classes*r.z.Cols]
 	bias := x[r.classes*r.z.Cols:]
@@ -301,14 +311,23 @@ func (r *regression) loss(x []float64, l2 float64, gradient []float64) float64 {
 // minimise goes on from where the last call ended, by L-BFGS. The problem is convex: a line search that
 // cannot go further at the end of double precision has arrived.
 func (r *regression) minimise(l2 float64) error {
+	// gonum asks for value and gradient at one place in two calls.
+	at, gradient := make([]float64, len(r.at)), make([]float64, len(r.at))
+	value := math.NaN()
+	evaluate := func(x []float64) {
+		if math.IsNaN(value) || !slices.Equal(x, at) {
+			copy(at, x)
+			value = r.loss(at, l2, gradient)
+		}
+	}
 	problem := optimize.Problem{
-		Func: func(x []float64) float64 { return r.loss(x, l2, nil) },
-		Grad: func(gradient, x []float64) { r.loss(x, l2, gradient) },
+		Func: func(x []float64) float64 { evaluate(x); return value },
+		Grad: func(g, x []float64) { evaluate(x); copy(g, gradient) },
 	}
 	settings := &optimize.Settings{
-		GradientThreshold: 1e-6,
-		MajorIterations:   1000,
-		Converger:         &optimize.FunctionConverge{Absolute: 1e-9, Relative: 1e-9, Iterations: 5},
+		GradientThreshold: 1e-5,
+		MajorIterations:   500,
+		Converger:         &optimize.FunctionConverge{Absolute: 1e-7, Relative: 1e-6, Iterations: 4},
 	}
 	result, err := optimize.Minimize(problem, r.at, settings, &optimize.LBFGS{})
 	if result == nil {

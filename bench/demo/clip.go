@@ -118,12 +118,11 @@ func schedule(next func() *cutout, in image.Rectangle, length float64, random *r
 		if end > length-.5 {
 			return passes
 		}
-		size := c.size(float64(in.Dy()) * (clipSpan.least + (clipSpan.most-clipSpan.least)*random.Float64()))
+		size := c.size(float64(in.Dy()) * clipSpan.draw(random))
 		x := (in.Dx()-size.X)/2 + int(40*(random.Float64()-.5))
 		y := int(float64(in.Dy()-size.Y) * (.6 + .4*random.Float64()))
 		passes = append(passes, pass{
-			object: laid{c, !classes[c.class].reads && random.IntN(2) == 0, image.Rectangle{Max: size}.Add(image.Pt(x, y))},
-			begin:  at, end: end, fromRight: random.IntN(2) == 0,
+			object: c.lay(size, image.Pt(x, y), random), begin: at, end: end, fromRight: random.IntN(2) == 0,
 			drift: 30 + 40*random.Float64(), bob: 2 + 4*random.Float64(), bobFrequency: .5 + random.Float64(),
 		})
 		at = end + 1 + 2*random.Float64()
@@ -136,7 +135,7 @@ func (p pass) at(t float64, in image.Rectangle) (laid, bool) {
 		return laid{}, false
 	}
 	smooth := func(v float64) float64 { v = min(max(v, 0), 1); return v * v * (3 - 2*v) }
-	out := float64(in.Dx()+p.object.at.Dx())/2 + 60 // from the middle until nothing is left in the picture
+	out := float64(in.Dx()+p.object.image.Rect.Dx())/2 + 60 // from the middle until nothing is left in the picture
 	x := out*(smooth((t-p.begin)/enter)-1) + out*smooth((t-p.end+enter)/enter)
 	x += p.drift * ((t-p.begin)/(p.end-p.begin) - .5)
 	if p.fromRight {
@@ -193,7 +192,7 @@ func render(out io.Writer, masks, name string, plate *image.RGBA, passes []pass,
 			}
 			clear(mask.Pix)
 			l.onto(p, mask)
-			box := l.at.Intersect(plate.Rect)
+			box := l.box().Intersect(plate.Rect)
 			line.Class, line.Object = classes[l.cutout.class].name, l.cutout.object
 			line.Box = &[4]int{box.Min.X, box.Min.Y, box.Max.X, box.Max.Y}
 			if err := write(filepath.Join(masks, fmt.Sprintf("%05d.png", n+1)), func(w io.Writer) error { return encodeMask(w, mask) }); err != nil {
@@ -209,29 +208,6 @@ func render(out io.Writer, masks, name string, plate *image.RGBA, passes []pass,
 		}
 	}
 	return lines, nil
-}
-
-// visible is the share of the object's own pixels that lie inside the picture.
-func (l laid) visible(in image.Rectangle) float64 {
-	inside, all := 0, 0
-	img := l.cutout.image
-	w, h := img.Rect.Dx(), img.Rect.Dy()
-	for y := range h {
-		for x := range w {
-			if img.Pix[img.PixOffset(x, y)+3] < 128 {
-				continue
-			}
-			all++
-			at := x
-			if l.flip {
-				at = w - 1 - x
-			}
-			if image.Pt(l.at.Min.X+at*l.at.Dx()/w, l.at.Min.Y+y*l.at.Dy()/h).In(in) {
-				inside++
-			}
-		}
-	}
-	return float64(inside) / float64(max(all, 1))
 }
 
 // grain is a field of noise, laid over each frame at another place.

@@ -26,16 +26,18 @@ const (
 // span is the longest side of an object, in parts of the picture's height.
 type span struct{ least, most float64 }
 
+func (s span) draw(random *rand.Rand) float64 { return s.least + (s.most-s.least)*random.Float64() }
+
 var (
 	labelledSpan = span{.5, .95}
 	clipSpan     = span{.6, .9}
 )
 
-// laid is a cut-out at a place in a picture.
+// laid is a cut-out, scaled, at a place in a picture.
 type laid struct {
 	cutout *cutout
-	flip   bool
-	at     image.Rectangle // may reach beyond the picture
+	image  *image.RGBA
+	at     image.Point // its upper left corner; it may reach beyond the picture
 }
 
 // size is that of a cut-out whose longest side is long.
@@ -45,35 +47,51 @@ func (c *cutout) size(long float64) image.Point {
 	return image.Pt(max(1, int(w*by+.5)), max(1, int(h*by+.5)))
 }
 
+// lay scales a cut-out and, half of the time, mirrors it.
+func (c *cutout) lay(size, at image.Point, random *rand.Rand) laid {
+	img := image.NewRGBA(image.Rectangle{Max: size})
+	xdraw.CatmullRom.Scale(img, img.Rect, c.image, c.image.Rect, draw.Src, nil)
+	if random.IntN(2) == 0 && !classes[c.class].reads {
+		for y := range size.Y {
+			for x := range size.X / 2 {
+				a, b := img.RGBAAt(x, y), img.RGBAAt(size.X-1-x, y)
+				img.SetRGBA(x, y, b)
+				img.SetRGBA(size.X-1-x, y, a)
+			}
+		}
+	}
+	return laid{c, img, at}
+}
+
+// box is where the object lies.
+func (l laid) box() image.Rectangle { return l.image.Rect.Add(l.at) }
+
 // onto draws the object over p and its mask into mask, both of one size.
 func (l laid) onto(p *image.RGBA, mask *image.Gray) {
-	from := l.cutout.image
-	if l.flip {
-		from = mirrored(from)
-	}
-	xdraw.CatmullRom.Scale(p, l.at, from, from.Rect, draw.Over, nil)
-	alpha := image.NewAlpha(from.Rect)
-	for i := range alpha.Pix {
-		alpha.Pix[i] = from.Pix[4*i+3]
-	}
-	full := image.NewAlpha(l.at.Intersect(p.Rect))
-	xdraw.BiLinear.Scale(full, l.at, alpha, alpha.Rect, draw.Src, nil)
-	for y := full.Rect.Min.Y; y < full.Rect.Max.Y; y++ {
-		for x := full.Rect.Min.X; x < full.Rect.Max.X; x++ {
-			mask.Pix[mask.PixOffset(x, y)] = full.Pix[full.PixOffset(x, y)]
+	draw.Draw(p, l.box(), l.image, image.Point{}, draw.Over)
+	in := l.box().Intersect(p.Rect)
+	for y := in.Min.Y; y < in.Max.Y; y++ {
+		for x := in.Min.X; x < in.Max.X; x++ {
+			mask.Pix[mask.PixOffset(x, y)] = l.image.Pix[l.image.PixOffset(x-l.at.X, y-l.at.Y)+3]
 		}
 	}
 }
 
-func mirrored(p *image.NRGBA) *image.NRGBA {
-	out := image.NewNRGBA(p.Rect)
-	w := p.Rect.Dx()
-	for y := range p.Rect.Dy() {
-		for x := range w {
-			copy(out.Pix[out.PixOffset(x, y):], p.Pix[p.PixOffset(w-1-x, y):p.PixOffset(w-1-x, y)+4])
+// visible is the share of the object's own pixels that lie inside a picture.
+func (l laid) visible(in image.Rectangle) float64 {
+	inside, all := 0, 0
+	for y := range l.image.Rect.Dy() {
+		for x := range l.image.Rect.Dx() {
+			if l.image.Pix[l.image.PixOffset(x, y)+3] < 128 {
+				continue
+			}
+			all++
+			if l.at.Add(image.Pt(x, y)).In(in) {
+				inside++
+			}
 		}
 	}
-	return out
+	return float64(inside) / float64(max(all, 1))
 }
 
 // view cuts a 4 to 3 view out of a photograph, of part of its shorter side, and scales it to width.
@@ -84,7 +102,7 @@ func view(scene *image.RGBA, part, x, y float64, width int) *image.RGBA {
 	left, top := (w-vw)*x, (h-vh)*y
 	from := image.Rect(int(left), int(top), int(left+vw), int(top+vh))
 	out := image.NewRGBA(image.Rect(0, 0, width, width*3/4))
-	xdraw.CatmullRom.Scale(out, out.Rect, scene, from, draw.Src, nil)
+	xdraw.BiLinear.Scale(out, out.Rect, scene, from, draw.Src, nil)
 	return out
 }
 
@@ -132,10 +150,10 @@ func (m *material) pictures(ctx context.Context, dir string, cutouts []cutout, s
 
 // somewhere lays a cut-out wholly inside a picture, low rather than high.
 func (c *cutout) somewhere(in image.Rectangle, size span, random *rand.Rand) laid {
-	at := c.size(float64(in.Dy()) * (size.least + (size.most-size.least)*random.Float64()))
-	x := int(float64(in.Dx()-at.X) * (.1 + .8*random.Float64()))
-	y := int(float64(in.Dy()-at.Y) * (.3 + .7*random.Float64()))
-	return laid{c, !classes[c.class].reads && random.IntN(2) == 0, image.Rectangle{Max: at}.Add(image.Pt(x, y))}
+	of := c.size(float64(in.Dy()) * size.draw(random))
+	x := int(float64(in.Dx()-of.X) * (.1 + .8*random.Float64()))
+	y := int(float64(in.Dy()-of.Y) * (.3 + .7*random.Float64()))
+	return c.lay(of, image.Pt(x, y), random)
 }
 
 func writePicture(name string, p *image.RGBA, mask *image.Gray) error {
