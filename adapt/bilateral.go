@@ -99,20 +99,6 @@ func (s *BilateralSolver) Binary(mask []uint8) {
 	}
 }
 
-// decision is the mean over a mask of the solution, cut to 0 to 1; 0 over an
-// empty one.
-func (s *BilateralSolver) decision(mask []uint8) float64 {
-	var sum float64
-	inside := 0
-	for i, v := range s.vertex {
-		if mask[i] != 0 {
-			sum += min(max(s.y[v], 0), 1)
-			inside++
-		}
-	}
-	return sum / float64(max(inside, 1))
-}
-
 // quantise finds the colour of each pixel and the palette.
 func (s *BilateralSolver) quantise(rgb []uint8) {
 	s.colour = resized(s.colour, s.height*s.width)
@@ -201,6 +187,14 @@ func (s *BilateralSolver) splat(target []uint8) {
 	for i, t := range s.tally {
 		s.count[i] = float64(uint32(t))
 	}
+}
+
+// targetPixels counts the ones of the target.
+func (s *BilateralSolver) targetPixels() (n int) {
+	for _, t := range s.tally {
+		n += int(t >> 32)
+	}
+	return n
 }
 
 // around sums x over the vertices one step from i.

@@ -106,16 +106,40 @@ func (m *Masker) Mask(features []float32, gridH, gridW int, rgb []uint8, height,
 	if !m.chooseObject(cut) {
 		return mask, nil
 	}
-	if err := m.refine(rgb, height, width, gridH, gridW); err != nil {
+	m.coarse, m.fine = resized(m.coarse, height*width), resized(m.fine, height*width)
+	upsample(m.coarse, height, width, m.object, gridH, gridW)
+	if err := m.solver.Solve(rgb, height, width, m.coarse); err != nil {
 		return Mask{}, fmt.Errorf("mask: %w", err)
 	}
-	mask.Evidence.Decision, mask.Evidence.Border = m.solver.decision(m.fine), borderShare(m.fine, height, width)
-	mask.Evidence.Area, mask.Evidence.Agreement = area(m.fine), overlap(m.coarse, m.fine)
-	mask.Quality = mask.Evidence.quality()
-	for i, v := range m.fine {
-		mask.Pixels[i] = -v // 1 becomes 255
+	m.solver.Binary(m.fine)
+	m.parts.label(m.fine, height, width)
+	m.parts.fillHoles()
+	if region := m.parts.largestOnes(); region != noRegion {
+		m.draw(&mask, region)
+		mask.Quality = mask.Evidence.quality()
 	}
 	return mask, nil
+}
+
+// draw writes the pixels of a region of the solver's answer to the mask, and what
+// they say for it.
+func (m *Masker) draw(mask *Mask, region int32) {
+	var decision float64
+	both := 0 // pixels of the mask before and after the solver
+	for from, to := range m.parts.spans(region) {
+		for i := from; i < to; i++ {
+			mask.Pixels[i] = 255
+			both += int(m.coarse[i])
+			decision += min(max(m.solver.y[m.solver.vertex[i]], 0), 1)
+		}
+	}
+	inside := m.parts.area[region]
+	touched, all := m.parts.borderAreas()
+	e := &mask.Evidence
+	e.Decision = decision / float64(inside)
+	e.Border = float64(touched[region]) / float64(all)
+	e.Area = float64(inside) / float64(len(mask.Pixels))
+	e.Agreement = float64(both) / float64(inside+m.solver.targetPixels()-both)
 }
 
 // Accepted tells whether a mask is good enough to be trained on.
@@ -140,21 +164,6 @@ func (m *Masker) chooseObject(cut Cut) bool {
 	m.object = resized(m.object, len(cut.Partition))
 	r.extract(m.object, best)
 	return true
-}
-
-// refine sets coarse to the object at the picture's size and fine to what the
-// bilateral solver makes of it: its largest region, holes filled.
-func (m *Masker) refine(rgb []uint8, height, width, gridH, gridW int) error {
-	m.coarse, m.fine = resized(m.coarse, height*width), resized(m.fine, height*width)
-	upsample(m.coarse, height, width, m.object, gridH, gridW)
-	if err := m.solver.Solve(rgb, height, width, m.coarse); err != nil {
-		return err
-	}
-	m.solver.Binary(m.fine)
-	m.parts.label(m.fine, height, width)
-	m.parts.fillHoles()
-	m.parts.extract(m.fine, m.parts.largestOnes())
-	return nil
 }
 
 // Published is TokenCut with the bilateral solver as its authors run it, for
@@ -213,29 +222,4 @@ func overlap(a, b []uint8) float64 {
 		return 0
 	}
 	return float64(both) / float64(either)
-}
-
-// area is the share of ones.
-func area(mask []uint8) float64 {
-	inside := 0
-	for _, v := range mask {
-		inside += int(v)
-	}
-	return float64(inside) / float64(len(mask))
-}
-
-// borderShare is the share of ones among the pixels on the edge of the picture.
-func borderShare(mask []uint8, height, width int) float64 {
-	inside, all := 0, 0
-	for y := range height {
-		step := width - 1 // the first and the last pixel of a row
-		if y == 0 || y == height-1 || step == 0 {
-			step = 1
-		}
-		for x := 0; x < width; x += step {
-			inside += int(mask[y*width+x])
-			all++
-		}
-	}
-	return float64(inside) / float64(all)
 }

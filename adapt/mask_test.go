@@ -136,13 +136,10 @@ func TestBorder(t *testing.T) {
 		1, 1, 0, 0,
 		0, 0, 0, 1,
 	}
-	if got := borderShare(mask, 3, 4); got != .4 {
-		t.Errorf("border share is %v, want 4 of 10", got)
-	}
 	var r regions
 	r.label(mask, 3, 4)
 	touched, all := r.borderAreas()
-	if touched[r.at(0)] != 3 || touched[r.at(11)] != 1 || all != 10 {
+	if touched[r.at(0)] != 3 || touched[r.at(11)] != 1 || touched[r.at(2)] != 6 || all != 10 {
 		t.Errorf("border areas are %v of %d", touched, all)
 	}
 }

@@ -1,5 +1,7 @@
 package adapt
 
+import "iter"
+
 // regions are the 4-connected regions of equal value of a picture of zeros and
 // ones, those of the ones and those of the zeros alike. A row is kept as runs of
 // equal value, so that the work after one look at each pixel is in the number of
@@ -196,18 +198,30 @@ func (r *regions) borderAreas() (touched []int, all int) {
 	return touched, all
 }
 
+// spans yields the runs of a region, in order, as pixels from <= i < to counted
+// row by row.
+func (r *regions) spans(region int32) iter.Seq2[int, int] {
+	return func(yield func(from, to int) bool) {
+		for y := range r.height {
+			for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
+				s := r.runs[i]
+				if r.root(i) != region && (region != allZeros || s.value != 0) {
+					continue
+				}
+				if !yield(y*r.width+int(s.start), y*r.width+int(s.end)) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // extract writes 1 to mask [height][width] where the pixel is of the region, else 0.
 func (r *regions) extract(mask []uint8, region int32) {
 	clear(mask)
-	for y := range r.height {
-		row := mask[y*r.width : (y+1)*r.width]
-		for i := r.rowStart[y]; i < r.rowStart[y+1]; i++ {
-			s := r.runs[i]
-			if r.root(i) == region || region == allZeros && s.value == 0 {
-				for x := s.start; x < s.end; x++ {
-					row[x] = 1
-				}
-			}
+	for from, to := range r.spans(region) {
+		for i := from; i < to; i++ {
+			mask[i] = 1
 		}
 	}
 }
