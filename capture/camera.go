@@ -90,9 +90,12 @@ func (c *Camera) run(ctx context.Context) {
 	defer close(c.done)
 	defer close(c.frames)
 	var wait backoff
-	var patience time.Duration
+	hasty := 0 // stalls in a row that were judged by a few frames
 	for {
-		p := &pace{began: time.Now(), patience: patience}
+		p := &pace{began: time.Now()}
+		if hasty >= mostHasty { // the source may be slower than its first burst makes believe
+			p.patience = learning
+		}
 		err := c.attempt(ctx, p)
 		switch {
 		case ctx.Err() != nil:
@@ -106,10 +109,10 @@ func (c *Camera) run(ctx context.Context) {
 		}
 
 		pause := c.failed(err, p, &wait)
-		// A source that stalls again and again after a few frames may simply be
-		// slower than its beginning made believe.
-		if patience = 0; errors.Is(err, errStalled) && p.delivered() < steady {
-			patience = min(max(2*p.patience, 2*leastStall), learning)
+		if errors.Is(err, errStalled) && 0 < p.frames && p.frames <= fewFrames {
+			hasty++
+		} else {
+			hasty = 0
 		}
 		select {
 		case <-time.After(pause):
@@ -203,6 +206,8 @@ func (c *Camera) read(g *grabber, p *pace, base uint64) (ended bool, err error) 
 				return false, fmt.Errorf("%w: frame from the future", wire.ErrCorrupt)
 			}
 			r.Recycle(c.deliver(m, base+m.Seq, now.Add(-age), now))
+		case wire.Alive:
+			p.alive(time.Now())
 		case wire.Bad:
 			p.alive(time.Now())
 			c.bad(m.Text)

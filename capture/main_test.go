@@ -217,6 +217,16 @@ func watchBusyness(t testing.TB) *busyness {
 func (b *busyness) reset()               { b.worst.Store(0) }
 func (b *busyness) slack() time.Duration { return 4 * time.Duration(b.worst.Load()) }
 
+// mustRun fails where frames first to last come faster than wanted, or far
+// slower, which a busy machine does not excuse.
+func mustRun(t testing.TB, first, last Frame, wanted float64) {
+	t.Helper()
+	rate := float64(last.Seq-first.Seq) / last.Time.Sub(first.Time).Seconds()
+	if rate > 1.1*wanted || rate < wanted/3 {
+		t.Errorf("%.2f frames a second, want %v", rate, wanted)
+	}
+}
+
 // process runs the test binary in another role until the test ends or it is killed.
 func process(t testing.TB, role string, env ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()

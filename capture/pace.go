@@ -9,7 +9,10 @@ const (
 	firstFrameLimit = 15 * time.Second // from the start of a grabber to its first frame
 	leastStall      = 2500 * time.Millisecond
 	stallIntervals  = 5
-	learning        = 10 * time.Second // limit until three frames have shown the real interval
+	learning        = 10 * time.Second // limit where nothing is known of the interval
+
+	fewFrames = 8 // say little about a source's interval
+	mostHasty = 3 // so many stalls in a row are judged by them alone
 
 	steady       = 10 * time.Second // a grabber that delivered for so long was healthy
 	leastBackoff = 250 * time.Millisecond
@@ -24,11 +27,11 @@ const (
 // max(2.5 s, 5 frame intervals) without a message.
 type pace struct {
 	began    time.Time     // of the grabber, or its last sign of life before a frame
-	interval time.Duration // announced at first, then as observed
+	interval time.Duration // between signs of life: announced at first, then as observed
 	first    time.Time     // arrival of the first frame
-	last     time.Time     // arrival of the newest frame
+	last     time.Time     // the newest frame or other sign of life
 	frames   int
-	patience time.Duration // least limit, grown by earlier stalls (see Camera.run)
+	patience time.Duration // least limit, after stalls that were judged hastily
 }
 
 // announce takes the frame rate that the source claims; 0 is unknown.
@@ -38,14 +41,20 @@ func (p *pace) announce(fps float64) {
 	}
 }
 
-// alive notes that the source works, though it gave no frame.
-func (p *pace) alive(now time.Time) { p.began = now }
-
-// frame notes the arrival of a frame. Longer gaps are believed sooner than
-// shorter ones: a burst says little about the interval.
+// frame notes the arrival of a frame.
 func (p *pace) frame(now time.Time) {
 	if p.frames++; p.frames == 1 {
 		p.first, p.last = now, now
+		return
+	}
+	p.alive(now)
+}
+
+// alive notes that the source works, with or without a frame. Longer gaps are
+// believed sooner than shorter ones: a burst says little about the interval.
+func (p *pace) alive(now time.Time) {
+	if p.frames == 0 {
+		p.began = now
 		return
 	}
 	gap := now.Sub(p.last)
@@ -59,11 +68,11 @@ func (p *pace) frame(now time.Time) {
 
 // deadline is when the source has stalled if nothing arrives after now.
 func (p *pace) deadline(now time.Time) time.Time {
-	switch p.frames {
-	case 0:
+	switch {
+	case p.frames == 0:
 		return p.began.Add(firstFrameLimit)
-	case 1, 2:
-		return now.Add(max(learning, stallIntervals*p.interval))
+	case p.interval == 0: // the first frame of a source that announced no rate
+		return now.Add(learning)
 	}
 	return now.Add(max(leastStall, p.patience, stallIntervals*p.interval))
 }

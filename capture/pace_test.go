@@ -15,7 +15,8 @@ func TestStallLimit(t *testing.T) {
 		want      time.Duration // after the last frame; before any frame, after the start
 	}{
 		"no frame yet":           {25, nil, firstFrameLimit},
-		"first frame":            {25, repeat(0, 1), learning},
+		"first frame":            {25, repeat(0, 1), leastStall},
+		"first frame, no rate":   {0, repeat(0, 1), learning},
 		"first frame, slow":      {0.1, repeat(0, 1), 50 * time.Second},
 		"25 a second":            {25, repeat(40*time.Millisecond, 100), leastStall},
 		"1 a second":             {1, repeat(time.Second, 20), 5 * time.Second},

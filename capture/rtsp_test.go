@@ -40,7 +40,7 @@ func TestRTSPCameraFreezesDiesAndComesBack(t *testing.T) {
 		}
 		busy.reset()
 		began := time.Now()
-		freeze := round%2 == 0
+		freeze := round%3 != 2 // twice in a row, as the second must be noticed as soon
 		if freeze {
 			server.freeze()
 		} else {
@@ -214,40 +214,49 @@ func TestOneCameraDiesTheOtherDoesNotNotice(t *testing.T) {
 		return float64(last.Seq-first.Seq) / last.Time.Sub(first.Time).Seconds()
 	}
 	measure(2 * time.Second) // past the burst with which a stream begins
-	before := measure(8 * time.Second)
 
-	died := make(chan int)
-	stop := make(chan struct{})
-	go func() {
-		deaths := 0
-		defer func() { died <- deaths }()
-		for {
-			if s := b.State(); s.Phase == Running && s.PID != 0 && syscall.Kill(s.PID, syscall.SIGKILL) == nil {
-				deaths++
-			}
-			if deaths == 3 {
-				bad.freeze()
-			}
-			select {
-			case <-time.After(500 * time.Millisecond):
-			case <-stop:
-				return
-			}
+	// A busy machine may disturb one measurement; one that the dying camera
+	// disturbs is disturbed each time.
+	const tries = 3
+	for try := 1; ; try++ {
+		before := measure(6 * time.Second)
+		stop := make(chan struct{})
+		died := make(chan int)
+		go func() { died <- killAgainAndAgain(b, bad, stop) }()
+		during := measure(8 * time.Second)
+		close(stop)
+		deaths := <-died
+		bad.thaw()
+		t.Logf("good camera: %.2f frames a second, %.2f while the other died %d times", before, during, deaths)
+		if deaths == 0 {
+			t.Error("the bad camera never died")
 		}
-	}()
-	during := measure(8 * time.Second)
-	close(stop)
-	deaths := <-died
-	bad.thaw()
-	if deaths < 3 {
-		t.Errorf("the bad camera died only %d times", deaths)
+		if ratio := during / before; ratio > 0.95 && ratio < 1.05 {
+			break
+		} else if try == tries {
+			t.Errorf("%.2f frames a second while the other died, %.2f before: %.1f %%", during, before, 100*ratio)
+			break
+		}
 	}
-	if ratio := during / before; ratio < 0.95 || ratio > 1.05 {
-		t.Errorf("%.2f frames a second while the other died, %.2f before: %.1f %%", during, before, 100*ratio)
-	}
-	s := a.State()
-	t.Logf("good camera: %.2f frames/s before, %.2f while the other died %d times; %+v", before, during, deaths, s)
-	if s.Restarts != 0 || s.StallsLastHour != 0 {
+	if s := a.State(); s.Restarts != 0 || s.StallsLastHour != 0 {
 		t.Errorf("the good camera was restarted: %+v", s)
+	}
+}
+
+// killAgainAndAgain crashes a camera's grabber twice a second, and freezes its
+// server after the second time. It returns how often the grabber died.
+func killAgainAndAgain(c *Camera, server *rtspCamera, stop <-chan struct{}) (deaths int) {
+	for {
+		if s := c.State(); s.Phase == Running && s.PID != 0 && syscall.Kill(s.PID, syscall.SIGKILL) == nil {
+			deaths++
+		}
+		if deaths == 2 {
+			server.freeze()
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-stop:
+			return deaths
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"image/color"
 	"image/jpeg"
 	"image/png"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -42,10 +41,7 @@ func TestFilesArePacedAndEnd(t *testing.T) {
 			if first.Width != 320 || first.Height != 240 || len(first.RGB) != 320*240*3 {
 				t.Errorf("frame of %d x %d in %d bytes", first.Width, first.Height, len(first.RGB))
 			}
-			took := last.Time.Sub(first.Time).Seconds()
-			if want := float64(last.Seq-first.Seq) / 10; math.Abs(took-want) > 0.3+want/20 {
-				t.Errorf("%d frames took %.2f s, want %.2f", last.Seq-first.Seq, took, want)
-			}
+			mustRun(t, first, last, 10)
 			s := await(t, c, 30*time.Second, "ended", ended)
 			if s.Frames != 40 || s.LastError != "" || s.Restarts != 0 || s.StallsLastHour != 0 {
 				t.Errorf("%+v, want 40 frames and no fault", s)
@@ -65,10 +61,7 @@ func TestLoopAndLimit(t *testing.T) {
 	for last.Seq < 25 { // 16 a round of 4 s
 		last = frame(t, c)
 	}
-	rate := float64(last.Seq-first.Seq) / last.Time.Sub(first.Time).Seconds()
-	if rate < 3.7 || rate > 4.3 {
-		t.Errorf("%.2f frames a second, want 4", rate)
-	}
+	mustRun(t, first, last, 4)
 	if s := c.State(); s.Phase != Running || s.Restarts != 0 || s.LastError != "" || s.Quality != OK {
 		t.Errorf("%+v", s)
 	}
@@ -86,9 +79,7 @@ func TestLimitOnAStream(t *testing.T) {
 	for last.Seq < first.Seq+20 {
 		last = frame(t, c)
 	}
-	if rate := float64(last.Seq-first.Seq) / last.Time.Sub(first.Time).Seconds(); rate < 4.5 || rate > 5.5 {
-		t.Errorf("%.2f frames a second of 20, want 5", rate)
-	}
+	mustRun(t, first, last, 5)
 }
 
 // mjpegCamera serves multipart JPEGs over HTTP, 20 a second, each showing its number.
@@ -182,24 +173,36 @@ func TestSlowReaderOfALiveSourceGetsTheNewestFrame(t *testing.T) {
 
 func TestMJPEGCameraFreezesAndComesBack(t *testing.T) {
 	t.Parallel()
-	camera := newMJPEGCamera(t)
-	c, _ := open(t, Config{Source: camera.url()})
-	await(t, c, 30*time.Second, "running on", func(s State) bool { return s.Frames > 20 })
-	busy := watchBusyness(t)
-	began := time.Now()
-	camera.frozen.Store(true)
-	s := await(t, c, 30*time.Second, "stalled", func(s State) bool { return s.Phase == Stalled })
-	if noticed := s.Since.Sub(began); noticed > noticeLimit+busy.slack() {
-		t.Errorf("noticed after %v", noticed)
-	}
-	busy.reset()
-	began = time.Now()
-	camera.frozen.Store(false)
-	if returned := await(t, c, 30*time.Second, "running", running).Since.Sub(began); returned > returnLimit+busy.slack() {
-		t.Errorf("back after %v", returned)
-	}
-	if n := camera.readers.Load(); n > 3 {
-		t.Errorf("%d connections are open to the camera", n)
+	// A frozen camera is noticed as soon where few of its pictures are wanted.
+	for _, fps := range []float64{0, 0.3} {
+		t.Run(fmt.Sprint(fps), func(t *testing.T) {
+			t.Parallel()
+			camera := newMJPEGCamera(t)
+			c, _ := open(t, Config{Source: camera.url(), FPS: fps})
+			await(t, c, 30*time.Second, "running", running)
+			for first := camera.shown.Load(); camera.shown.Load() < first+100; { // five seconds
+				time.Sleep(10 * time.Millisecond)
+			}
+			if s := c.State(); s.Restarts != 0 || s.Phase != Running {
+				t.Errorf("%+v", s)
+			}
+			busy := watchBusyness(t)
+			began := time.Now()
+			camera.frozen.Store(true)
+			s := await(t, c, 30*time.Second, "stalled", func(s State) bool { return s.Phase == Stalled })
+			if noticed := s.Since.Sub(began); noticed > noticeLimit+busy.slack() {
+				t.Errorf("noticed after %v", noticed)
+			}
+			busy.reset()
+			began = time.Now()
+			camera.frozen.Store(false)
+			if returned := await(t, c, 30*time.Second, "running", running).Since.Sub(began); returned > returnLimit+busy.slack() {
+				t.Errorf("back after %v", returned)
+			}
+			if n := camera.readers.Load(); n > 3 {
+				t.Errorf("%d connections are open to the camera", n)
+			}
+		})
 	}
 }
 
@@ -233,9 +236,7 @@ func TestPipeline(t *testing.T) {
 			for last.Seq < first.Seq+40 {
 				last = frame(t, c)
 			}
-			if rate := float64(last.Seq-first.Seq) / last.Time.Sub(first.Time).Seconds(); rate < 17 || rate > 23 {
-				t.Errorf("%.1f frames a second, want 20", rate)
-			}
+			mustRun(t, first, last, 20)
 			if last.Width != 320 || last.Height != 240 {
 				t.Errorf("%d x %d", last.Width, last.Height)
 			}
@@ -439,7 +440,8 @@ func TestFrozenAndBlackPicturesAreNamed(t *testing.T) {
 	}
 }
 
-func near(a, b uint64) bool { return a+2 >= b && b+2 >= a }
+// near allows for pictures that a busy machine dropped at the seam.
+func near(a, b uint64) bool { return a+4 >= b && b+4 >= a }
 
 func TestSourcesThatCannotBeRead(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 	"github.com/seed-a98b2d25/fovea/capture/internal/wire"
 )
 
-func openDevice(req wire.Request) (source, error) {
+func openDevice(req wire.Request, notify func(any)) (source, error) {
 	if err := probeDevice(req.Source); err != nil {
 		return nil, err
 	}
@@ -36,7 +36,7 @@ func openDevice(req wire.Request) (source, error) {
 		c.Set(gocv.VideoCaptureFrameWidth, float64(req.Width))
 		c.Set(gocv.VideoCaptureFrameHeight, float64(req.Height))
 	}
-	return &live{capture: c, limit: req.FPS, backend: "V4L2", gone: func() error {
+	return &live{capture: c, limit: req.FPS, notify: notify, backend: "V4L2", gone: func() error {
 		return faultf("%s delivers no more pictures; was it unplugged?", req.Source)
 	}}, nil
 }

@@ -19,9 +19,9 @@ func open(req wire.Request, notify func(any)) (source, error) {
 	case "stream":
 		return openStream(req, notify)
 	case "device":
-		return openDevice(req)
+		return openDevice(req, notify)
 	case "pipeline":
-		return openPipeline(req)
+		return openPipeline(req, notify)
 	}
 	return nil, faultf("source of unknown kind %q", req.Kind)
 }

@@ -15,7 +15,7 @@ import (
 // not run away; who wants sync=false writes the appsink.
 const sink = " ! videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1"
 
-func openPipeline(req wire.Request) (source, error) {
+func openPipeline(req wire.Request, notify func(any)) (source, error) {
 	if !gocv.VideoRegistry.HasBackend(gocv.VideoCaptureGstreamer) {
 		return nil, faultf("this machine's OpenCV is built without GStreamer; use another kind of source, or build fovea-grab against an OpenCV that has it")
 	}
@@ -27,7 +27,7 @@ func openPipeline(req wire.Request) (source, error) {
 	if err != nil {
 		return nil, &fault{text: "the GStreamer pipeline cannot be started; try it with gst-launch-1.0", opaque: true}
 	}
-	return &live{capture: c, limit: req.FPS, backend: "GSTREAMER", gone: func() error {
+	return &live{capture: c, limit: req.FPS, notify: notify, backend: "GSTREAMER", gone: func() error {
 		return &fault{text: "the GStreamer pipeline ended; it starts again", opaque: true}
 	}}, nil
 }

@@ -87,7 +87,7 @@ func openStream(req wire.Request, notify func(any)) (source, error) {
 		f := &file{name: u.Redacted(), loop: req.Loop, limit: req.FPS, notify: notify, reopen: openIt}
 		return f, f.open()
 	}
-	return &live{capture: c, limit: req.FPS, backend: "FFMPEG", gone: func() error {
+	return &live{capture: c, limit: req.FPS, notify: notify, backend: "FFMPEG", gone: func() error {
 		return &fault{text: "the stream ended: the camera or server closed it; it is opened again", opaque: true}
 	}}, nil
 }

@@ -25,6 +25,8 @@ type live struct {
 	limit   float64 // frames a second, 0: all
 	due     time.Time
 	gone    func() error // what to say when no more pictures come
+	notify  func(any)
+	sign    time.Time // of the last picture sent or sign of life
 	backend string
 }
 
@@ -33,7 +35,7 @@ func (l *live) hello() wire.Hello {
 		Backend: l.backend,
 		Width:   dimension(l.capture, gocv.VideoCaptureFrameWidth),
 		Height:  dimension(l.capture, gocv.VideoCaptureFrameHeight),
-		FPS:     rate(ownRate(l.capture), l.limit),
+		FPS:     ownRate(l.capture),
 	}
 }
 
@@ -48,6 +50,7 @@ func (l *live) next(img *gocv.Mat) error {
 	}
 	if l.limit > 0 {
 		now, period := time.Now(), seconds(1/l.limit)
+		l.sign = now
 		if l.due = l.due.Add(period); l.due.Before(now.Add(-period)) {
 			l.due = now
 		}
@@ -69,7 +72,18 @@ func (l *live) skipUntilDue() {
 			quick++
 		} else {
 			quick = 0
+			l.showLife()
 		}
+	}
+}
+
+// showLife tells the parent, between frames that are far apart, that the
+// source is not frozen.
+func (l *live) showLife() {
+	const period = 400 * time.Millisecond
+	if now := time.Now(); now.Sub(l.sign) >= period {
+		l.sign = now
+		l.notify(wire.Alive{})
 	}
 }
 

@@ -31,7 +31,7 @@ func NewReader(r io.Reader, maxSide int) *Reader { return &Reader{r: r, maxSide:
 // Recycle gives back the pixels of a frame that nobody holds any more.
 func (r *Reader) Recycle(rgb []byte) { r.spare = rgb }
 
-// Next returns the next message: a Hello, Frame, Bad, Note, End or Fault. A clean
+// Next returns the next message: a Hello, Frame, Alive, Bad, Note, End or Fault. A clean
 // end between two messages is io.EOF; an end within one io.ErrUnexpectedEOF;
 // anything that breaks the contract wraps ErrCorrupt.
 func (r *Reader) Next() (any, error) {
@@ -61,6 +61,8 @@ func (r *Reader) Next() (any, error) {
 		return text[Hello](r, length)
 	case kindFrame:
 		return r.frame(length)
+	case kindAlive:
+		return text[Alive](r, length)
 	case kindBad:
 		return text[Bad](r, length)
 	case kindNote:

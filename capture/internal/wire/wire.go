@@ -60,7 +60,7 @@ type Hello struct {
 	Backend string  `json:"backend"` // of OpenCV, or "pictures"
 	Width   int     `json:"width"`   // of the source, pixels; 0 if not known yet
 	Height  int     `json:"height"`
-	FPS     float64 `json:"fps"` // at which frames will be sent, as far as the source tells; 0 if it does not
+	FPS     float64 `json:"fps"` // at which messages will come, as far as the source tells; 0 if it does not
 }
 
 // Frame is one picture.
@@ -74,6 +74,10 @@ type Frame struct {
 	MaskHeight    int
 	Mask          []byte // [MaskHeight][MaskWidth]; nil without a mask
 }
+
+// Alive says that the source delivers pictures though none is sent, because the
+// wanted rate is lower than its own.
+type Alive struct{}
 
 // Bad reports a picture that was skipped because it could not be decoded.
 type Bad struct {
@@ -101,6 +105,7 @@ type kind = uint8
 const (
 	kindHello kind = 1 + iota
 	kindFrame
+	kindAlive
 	kindBad
 	kindNote
 	kindEnd

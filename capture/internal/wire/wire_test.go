@@ -44,6 +44,7 @@ func TestEveryMessageSurvivesTheWire(t *testing.T) {
 		Hello{Backend: "FFMPEG", Width: 1920, Height: 1080, FPS: 25},
 		picture(1, 17, 9, false),
 		picture(2, 17, 9, true),
+		Alive{},
 		Bad{Text: "b.jpg is no picture"},
 		picture(7, 1, 1, true),
 		Note{Text: "ended early"},

@@ -18,13 +18,15 @@ type Writer struct {
 // NewWriter returns a Writer on w, which should be a blocking pipe.
 func NewWriter(w io.Writer) *Writer { return &Writer{w: w} }
 
-// Send writes a Hello, Bad, Note, End, Fault or *Frame.
+// Send writes a Hello, Alive, Bad, Note, End, Fault or *Frame.
 func (w *Writer) Send(message any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch m := message.(type) {
 	case Hello:
 		return w.text(kindHello, m)
+	case Alive:
+		return w.text(kindAlive, m)
 	case Bad:
 		return w.text(kindBad, m)
 	case Note:
