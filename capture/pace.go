@@ -50,8 +50,7 @@ func (p *pace) frame(now time.Time) {
 	p.alive(now)
 }
 
-// alive notes that the source works, with or without a frame. Longer gaps are
-// believed sooner than shorter ones: a burst says little about the interval.
+// alive notes that the source works, with or without a frame.
 func (p *pace) alive(now time.Time) {
 	if p.frames == 0 {
 		p.began = now
@@ -59,11 +58,7 @@ func (p *pace) alive(now time.Time) {
 	}
 	gap := now.Sub(p.last)
 	p.last = now
-	if gap > p.interval {
-		p.interval += (gap - p.interval) / 2
-	} else {
-		p.interval += (gap - p.interval) / 8
-	}
+	p.interval += (gap - p.interval) / 4
 }
 
 // deadline is when the source has stalled if nothing arrives after now.

@@ -23,7 +23,8 @@ func TestStallLimit(t *testing.T) {
 		"1 a second, said 25":    {25, repeat(time.Second, 20), 5 * time.Second},
 		"25 a second, said 1":    {1, repeat(40*time.Millisecond, 100), leastStall},
 		"one in ten seconds":     {0, repeat(10*time.Second, 20), 50 * time.Second},
-		"a hiccup of one second": {25, append(repeat(40*time.Millisecond, 100), time.Second), 2600 * time.Millisecond},
+		"a hiccup of one second": {25, append(repeat(40*time.Millisecond, 100), time.Second), leastStall},
+		"then 1 a second":        {25, append(repeat(40*time.Millisecond, 100), repeat(time.Second, 20)...), 5 * time.Second},
 	} {
 		p := &pace{began: start}
 		p.announce(test.announced)

@@ -69,6 +69,9 @@ func TestRTSPCameraFreezesDiesAndComesBack(t *testing.T) {
 		if returned > returnLimit+busy.slack() {
 			t.Errorf("round %d (freeze %v): back after %v, slack %v", round, freeze, returned, busy.slack())
 		}
+		if returned > returnLimit/2 {
+			t.Logf("round %d (freeze %v): noticed after %v, back after %v, slack %v; last error: %s", round, freeze, noticed, returned, busy.slack(), s.LastError)
+		}
 		notice.add(noticed)
 		back.add(returned)
 		for range 3 {
