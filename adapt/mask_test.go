@@ -1,6 +1,8 @@
 package adapt
 
 import (
+	"bytes"
+	"image"
 	"slices"
 	"syscall"
 	"testing"
@@ -12,7 +14,7 @@ func TestPublishedMaskGolden(t *testing.T) {
 		features, gridH, gridW := g.features(t)
 		shape := g.shape(t, "image")
 		m := NewMasker(MaskOptions{Cut: PublishedCut})
-		coarse, binary, flipped, err := m.Published(features, gridH, gridW, g.bytes(t, "image"), shape[0], shape[1])
+		coarse, binary, flipped, err := m.Published(View{Features: features, GridH: gridH, GridW: gridW, RGB: g.bytes(t, "image"), Height: shape[0], Width: shape[1]})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,14 +33,14 @@ func TestPublishedMaskGolden(t *testing.T) {
 
 // scene is a picture of a disc on a plain ground with noise, and features that
 // tell the two apart as a network would.
-func scene(gridH, gridW, cell int, invert bool) (features []float32, rgb, truth []uint8, height, width int) {
+func scene(gridH, gridW, cell int, invert bool) (v View, truth []uint8) {
 	const dim = 32
-	height, width = gridH*cell, gridW*cell
+	height, width := gridH*cell, gridW*cell
 	inside := func(y, x float64) bool {
 		y, x = y/float64(height)-.5, x/float64(width)-.45
 		return x*x+y*y < .08
 	}
-	features = clustered(3, gridH*gridW, dim, 2)
+	features := clustered(3, gridH*gridW, dim, 2)
 	sorted := slices.Clone(features) // the first half around one centre, the rest around the other
 	a, b := 0, len(features)/2
 	for i := range gridH * gridW {
@@ -52,7 +54,7 @@ func scene(gridH, gridW, cell int, invert bool) (features []float32, rgb, truth 
 			*from -= dim * 8 // reuse the last few
 		}
 	}
-	rgb, truth = make([]uint8, 3*height*width), make([]uint8, height*width)
+	rgb, truth := make([]uint8, 3*height*width), make([]uint8, height*width)
 	for i := range truth {
 		shade := uint8(200)
 		if inside(float64(i/width), float64(i%width)) {
@@ -62,16 +64,16 @@ func scene(gridH, gridW, cell int, invert bool) (features []float32, rgb, truth 
 			rgb[3*i+c] = shade + uint8((i*7+c*5)%11)
 		}
 	}
-	return features, rgb, truth, height, width
+	return View{Features: features, GridH: gridH, GridW: gridW, RGB: rgb, Height: height, Width: width}, truth
 }
 
 // The object is found whichever cluster the network gives it, and follows the
 // picture's edge more closely than the patches do.
 func TestMaskFindsObject(t *testing.T) {
 	for _, invert := range []bool{false, true} {
-		features, rgb, truth, height, width := scene(14, 18, 16, invert)
+		view, truth := scene(14, 18, 16, invert)
 		m := NewMasker(DefaultMasks)
-		mask, err := m.Mask(features, 14, 18, rgb, height, width)
+		mask, err := m.Mask(view)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,10 +92,58 @@ func TestMaskFindsObject(t *testing.T) {
 	}
 }
 
+// Of two things that stand out alike, the one that moved is the object.
+func TestMaskFollowsMotion(t *testing.T) {
+	view, truth := scene(16, 16, 14, false)
+	background := make([]byte, len(truth)) // what moved, cell by cell of one pixel: all but the disc
+	for i, v := range truth {
+		background[i] = 1 - v
+	}
+	for name, c := range map[string]struct{ motion, want []byte }{"disc": {truth, truth}, "surroundings": {background, background}} {
+		view.Moved = PatchMotion(c.motion, view.Height, view.Width, 1, image.Rect(0, 0, view.Width, view.Height), view.GridH, view.GridW)
+		mask, err := NewMasker(DefaultMasks).Mask(view)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]uint8, len(truth))
+		for i, v := range mask.Pixels {
+			got[i] = v & 1
+		}
+		// The surroundings' hole, the disc, is filled: holes are.
+		want := c.want
+		if name == "surroundings" {
+			want = bytes.Repeat([]byte{1}, len(truth))
+		}
+		if o := overlap(got, want); o < .95 || !mask.Evidence.Moved {
+			t.Errorf("the %s moved, and the mask overlaps it by %.3f: %+v", name, o, mask.Evidence)
+		}
+	}
+	view.Moved = make([]float32, view.GridH*view.GridW)
+	if mask, err := NewMasker(DefaultMasks).Mask(view); err != nil || mask.Evidence.Moved {
+		t.Errorf("nothing moved: error %v, %+v", err, mask.Evidence)
+	}
+	view.Moved = view.Moved[1:]
+	if _, err := NewMasker(DefaultMasks).Mask(view); err == nil {
+		t.Error("no error for motion of a wrong length")
+	}
+}
+
+func TestPatchMotion(t *testing.T) {
+	motion := []byte{
+		0, 0, 0, 0,
+		0, 255, 255, 0,
+		0, 0, 0, 0,
+	}
+	got := PatchMotion(motion, 3, 4, 8, image.Rect(8, 0, 24, 16), 2, 2)
+	if want := []float32{0, 0, 1, 1}; !slices.Equal(got, want) {
+		t.Errorf("moved shares %v, want %v", got, want)
+	}
+}
+
 func TestMaskOfNothing(t *testing.T) {
 	const side, grid = 64, 8
-	rgb := make([]uint8, 3*side*side)
-	mask, err := NewMasker(DefaultMasks).Mask(make([]float32, grid*grid*8), grid, grid, rgb, side, side)
+	view := View{Features: make([]float32, grid*grid*8), GridH: grid, GridW: grid, RGB: make([]uint8, 3*side*side), Height: side, Width: side}
+	mask, err := NewMasker(DefaultMasks).Mask(view)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +160,7 @@ func TestQualityRejects(t *testing.T) {
 	for name, worse := range map[string]func(*MaskEvidence){
 		"speck":        func(e *MaskEvidence) { e.Area = .01 },
 		"everything":   func(e *MaskEvidence) { e.Area = .9 },
-		"disagreement": func(e *MaskEvidence) { e.Agreement = .4 },
+		"disagreement": func(e *MaskEvidence) { e.Agreement = .2 },
 		"background":   func(e *MaskEvidence) { e.Border = .4 },
 	} {
 		e := good
@@ -152,12 +202,14 @@ func BenchmarkMask(b *testing.B) {
 		gridH, gridW, height, width int
 	}{{"196", 14, 14, 224, 224}, {"256", 16, 16, 224, 224}, {"1200", 30, 40, 332, 500}} {
 		b.Run(c.name, func(b *testing.B) {
-			features := clustered(5, c.gridH*c.gridW, 384, 3)
-			rgb := speckled(c.height, c.width)
+			view := View{
+				Features: clustered(5, c.gridH*c.gridW, 384, 3), GridH: c.gridH, GridW: c.gridW,
+				RGB: speckled(c.height, c.width), Height: c.height, Width: c.width,
+			}
 			m := NewMasker(DefaultMasks)
 			start := processorTime(b)
 			for b.Loop() {
-				if _, err := m.Mask(features, c.gridH, c.gridW, rgb, c.height, c.width); err != nil {
+				if _, err := m.Mask(view); err != nil {
 					b.Fatal(err)
 				}
 			}

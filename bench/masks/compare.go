@@ -67,14 +67,15 @@ func compare(python string, rounds int) error {
 // timeMask returns the milliseconds of a mask, the mean of ten.
 func timeMask(gridH, gridW, height, width int) (wall, processor float64, err error) {
 	const repeats = 10
-	features, rgb := material(gridH, gridW, height, width)
+	view := adapt.View{GridH: gridH, GridW: gridW, Height: height, Width: width}
+	view.Features, view.RGB = material(gridH, gridW, height, width)
 	m := adapt.NewMasker(adapt.DefaultMasks)
-	if _, err := m.Mask(features, gridH, gridW, rgb, height, width); err != nil {
+	if _, err := m.Mask(view); err != nil {
 		return 0, 0, err
 	}
 	start, used := time.Now(), processorTime()
 	for range repeats {
-		if _, err := m.Mask(features, gridH, gridW, rgb, height, width); err != nil {
+		if _, err := m.Mask(view); err != nil {
 			return 0, 0, err
 		}
 	}

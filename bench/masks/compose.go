@@ -22,7 +22,7 @@ var cutoutFolders = []string{
 	"plants/flowers", "food/fruit", "food/vegetables", "household/tools", "hobbies/music", "vehicles",
 }
 
-// Scenes that have no single object of their own, of Debian's
+// Scenes without one large object of their own, of Debian's
 // lomiri-wallpapers-16.04, mate-backgrounds and opencv-doc.
 var scenes = []string{
 	"backgrounds/Bridge_by_Sander_Klootwijk.jpg", "backgrounds/Dragonfly_by_Bolly.jpg", "backgrounds/Picture_1A_by_freespace.jpg",

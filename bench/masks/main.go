@@ -142,13 +142,14 @@ func (e *eye) look(c composite) (result, error) {
 		return r, err
 	}
 	gridH, gridW := e.net.Config.Grid()
-	if r.mask, err = e.ours.Mask(out.Features, gridH, gridW, c.rgb, c.height, c.width); err != nil {
+	view := adapt.View{Features: out.Features, GridH: gridH, GridW: gridW, RGB: c.rgb, Height: c.height, Width: c.width}
+	if r.mask, err = e.ours.Mask(view); err != nil {
 		return r, err
 	}
 	r.accepted = e.ours.Accepted(r.mask)
 	r.overlap = intersectionOverUnion(r.mask.Pixels, c.truth)
 	for _, plain := range e.plain {
-		coarse, binary, _, err := plain.Published(out.Features, gridH, gridW, c.rgb, c.height, c.width)
+		coarse, binary, _, err := plain.Published(view)
 		if err != nil {
 			return r, err
 		}

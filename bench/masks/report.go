@@ -71,11 +71,11 @@ func ranks(values []float64) []float64 {
 }
 
 // fit prints the weights that predict the overlap best, by least squares over
-// the terms of adapt's quality. Masks that its limits reject take no part.
+// the terms of adapt's quality. Empty masks take no part.
 func fit(w io.Writer, results []result) error {
 	var rows, target []float64
 	for _, r := range results {
-		if e := r.mask.Evidence; r.mask.Quality > 0 {
+		if e := r.mask.Evidence; e.Area > 0 {
 			rows = append(rows, 1, math.Log10(e.Lambda2+.003), e.Decision, e.Border)
 			target = append(target, r.overlap)
 		}
@@ -103,6 +103,9 @@ func drawSheets(folder string, results []result) error {
 		side := results[n].width
 		cell := side + gap + 10
 		canvas := image.NewRGBA(image.Rect(0, 0, sheetColumns*cell, sheetRows*cell))
+		for i := 3; i < len(canvas.Pix); i += 4 {
+			canvas.Pix[i] = 255
+		}
 		for k := 0; k < sheetColumns*sheetRows && n < len(results); k, n = k+1, n+1 {
 			drawResult(canvas, image.Pt(k%sheetColumns*cell, k/sheetColumns*cell), results[n])
 		}
