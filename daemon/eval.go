@@ -109,9 +109,7 @@ func (v evalVerb) Run(ctx context.Context, out io.Writer) error {
 
 	var logits []float32 // [pictures, classes]
 	bar := newProgress(int64(len(set.Pictures)), "pictures")
-	err = set.Run(ctx, net.Net, 0, func(n int) { _ = bar.Add(n) }, func(o *model.Output, n int) {
-		logits = append(logits, o.Logits[:n*classes]...)
-	})
+	err = set.Run(ctx, net.Net, 0, func() { _ = bar.Add(1) }, func(o *model.Output) { logits = append(logits, o.Logits...) })
 	_ = bar.Finish()
 	if err != nil {
 		return fmt.Errorf("eval: %w", err)

@@ -154,7 +154,7 @@ func features(ctx context.Context, b *model.Backend, c *model.Checkpoint, set *a
 	defer net.Close()
 	bar := newProgress(int64(len(set.Pictures)), "features")
 	defer bar.Finish() //nolint:errcheck // a bar
-	return set.Features(ctx, net, readout, func(n int) { _ = bar.Add(n) })
+	return set.Features(ctx, net, readout, func() { _ = bar.Add(1) })
 }
 
 func (v headFitVerb) fit(ctx context.Context, set *adapt.Labelled, x []float32, width int) (*adapt.HeadFit, error) {
