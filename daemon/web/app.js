@@ -115,7 +115,7 @@ class Camera {
       ["classified", c.fps.toFixed(1) + " /s"],
       ["arriving", c.source_fps.toFixed(1) + " /s"],
       ["answer", this.frame ? Math.round(1000 * this.frame.seconds) + " ms" : "–"],
-      ["margin", c.seq && c.guesses.length ? percent(c.margin) : "–"],
+      ["margin", this.frame?.guesses ? percent(this.frame.margin) : "–"],
       ["frames", whole(c.classified_total)],
       ["size", c.width ? `${c.width} × ${c.height}` : "–"],
     ]);
@@ -196,7 +196,7 @@ function show(s) {
   if (m) {
     facts($("card"), [
       ["model", m.title], ["version", m.version === 0 ? "0 (base)" : String(m.version)], ["input", `${m.input[1]} × ${m.input[0]} pixels, ${m.grid[1]} × ${m.grid[0]} patches`],
-      ["backend", m.backend], ["sha256", code(m.sha256.slice(0, 16))], ["folder", code(m.dir)], ...(m.source ? [["weights", m.source]] : []),
+      ["backend", m.backend], ["sha256", code(m.sha256.slice(0, 16))], ["folder", code(m.dir)], ...(m.source ? [["weights", m.source.replace(/([0-9a-f]{12})[0-9a-f]{52}/g, "$1…")]] : []),
     ]);
     const chips = m.classes.slice(0, 24).concat(m.class_count > 24 ? [`and ${m.class_count - 24} more`] : []);
     if ($("classes").dataset.key !== chips.join()) {
