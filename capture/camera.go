@@ -90,9 +90,10 @@ func (c *Camera) run(ctx context.Context) {
 	defer close(c.done)
 	defer close(c.frames)
 	var wait backoff
-	hasty := 0 // stalls in a row that were judged by a few frames
+	hasty := 0    // stalls in a row that were judged by a few frames
+	slow := false // the last attempt gave no frame in time
 	for {
-		p := &pace{began: time.Now()}
+		p := &pace{began: time.Now(), slow: slow}
 		if hasty >= mostHasty { // the source may be slower than its first burst makes believe
 			p.patience = learning
 		}
@@ -109,6 +110,7 @@ func (c *Camera) run(ctx context.Context) {
 		}
 
 		pause := c.failed(err, p, &wait)
+		slow = errors.Is(err, errStalled) && p.frames == 0
 		if errors.Is(err, errStalled) && 0 < p.frames && p.frames <= fewFrames {
 			hasty++
 		} else {
@@ -226,7 +228,7 @@ func (c *Camera) read(g *grabber, p *pace, base uint64) (ended bool, err error) 
 
 func (c *Camera) stall(p *pace) error {
 	if p.frames == 0 {
-		return &failure{text: fmt.Sprintf("no picture within %v; is the source sending?", firstFrameLimit), kind: errStalled}
+		return &failure{text: fmt.Sprintf("no picture within %.0f s; is the source sending?", time.Since(p.began).Seconds()), kind: errStalled}
 	}
 	return &failure{text: fmt.Sprintf("no picture for %.1f s; reading is started again", time.Since(p.last).Seconds()), kind: errStalled}
 }

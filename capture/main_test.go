@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -183,39 +183,74 @@ func frame(t testing.TB, c *Camera) Frame {
 	return Frame{}
 }
 
-// busyness measures how late this machine wakes a sleeper, so that a limit of
-// time can be tested on one that does other things as well.
+// busyness measures what this machine is busy with besides the test, so that a
+// limit of time can be tested all the same: how late a sleeper is woken, and
+// how many processes share a core.
 type busyness struct {
-	worst atomic.Int64
-	stop  chan struct{}
+	mu      sync.Mutex
+	late    time.Duration // at worst
+	running float64       // sum over the samples
+	samples float64
 }
 
 func watchBusyness(t testing.TB) *busyness {
-	b := &busyness{stop: make(chan struct{})}
-	done := make(chan struct{})
+	b := &busyness{}
+	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		const nap = 20 * time.Millisecond
+		const nap = 50 * time.Millisecond
 		for {
 			began := time.Now()
 			select {
-			case <-b.stop:
+			case <-stop:
 				return
 			case <-time.After(nap):
 			}
-			if late := int64(time.Since(began) - nap); late > b.worst.Load() {
-				b.worst.Store(late)
-			}
+			late, running := time.Since(began)-nap, processesRunning()
+			b.mu.Lock()
+			b.late = max(b.late, late)
+			b.running += running
+			b.samples++
+			b.mu.Unlock()
 		}
 	}()
-	t.Cleanup(func() { close(b.stop); <-done })
+	t.Cleanup(func() { close(stop); <-done })
 	return b
 }
 
-// since resets the measure; slack is what may be added to a limit: several
-// wakes lie on the way of what is measured.
-func (b *busyness) reset()               { b.worst.Store(0) }
-func (b *busyness) slack() time.Duration { return 4 * time.Duration(b.worst.Load()) }
+func (b *busyness) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.late, b.running, b.samples = 0, 0, 0
+}
+
+// allow is a limit for something that mostly waits: a few wakes lie on its way.
+func (b *busyness) allow(limit time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return limit + 4*b.late
+}
+
+// allowWork is a limit for something that computes: it has its share of a core.
+func (b *busyness) allowWork(limit time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	crowd := 1.0
+	if b.samples > 0 {
+		crowd = max(1, b.running/b.samples/float64(runtime.NumCPU()))
+	}
+	return time.Duration(crowd*float64(limit)) + 4*b.late
+}
+
+// processesRunning is how many processes on this machine want a core now; 0
+// where the kernel does not tell.
+func processesRunning() float64 {
+	data, _ := os.ReadFile("/proc/stat")
+	_, rest, _ := strings.Cut(string(data), "procs_running ")
+	var n float64
+	_, _ = fmt.Sscan(rest, &n)
+	return n
+}
 
 // mustRun fails where frames first to last come faster than wanted, or far
 // slower, which a busy machine does not excuse.

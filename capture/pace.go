@@ -6,7 +6,10 @@ import (
 )
 
 const (
-	firstFrameLimit = 15 * time.Second // from the start of a grabber to its first frame
+	// firstFrameLimit is from the start of a grabber to its first frame. It is
+	// doubled once where it was too short: an overloaded machine takes long to
+	// start, and starting again and again takes longer.
+	firstFrameLimit = 15 * time.Second
 	leastStall      = 2500 * time.Millisecond
 	stallIntervals  = 5
 	learning        = 10 * time.Second // limit where nothing is known of the interval
@@ -32,6 +35,7 @@ type pace struct {
 	last     time.Time     // the newest frame or other sign of life
 	frames   int
 	patience time.Duration // least limit, after stalls that were judged hastily
+	slow     bool          // the grabber before had no frame within firstFrameLimit
 }
 
 // announce takes the frame rate that the source claims; 0 is unknown.
@@ -64,6 +68,8 @@ func (p *pace) alive(now time.Time) {
 // deadline is when the source has stalled if nothing arrives after now.
 func (p *pace) deadline(now time.Time) time.Time {
 	switch {
+	case p.frames == 0 && p.slow:
+		return p.began.Add(2 * firstFrameLimit)
 	case p.frames == 0:
 		return p.began.Add(firstFrameLimit)
 	case p.interval == 0: // the first frame of a source that announced no rate

@@ -49,6 +49,14 @@ func TestSkippedPicturesAreNoStall(t *testing.T) {
 	}
 }
 
+func TestSecondFirstFrameHasTwiceTheTime(t *testing.T) {
+	now := time.Now()
+	p := &pace{began: now, slow: true}
+	if got := p.deadline(now.Add(time.Second)).Sub(now); got != 2*firstFrameLimit {
+		t.Errorf("%v, want %v", got, 2*firstFrameLimit)
+	}
+}
+
 func repeat(d time.Duration, n int) []time.Duration {
 	all := make([]time.Duration, n)
 	for i := range all {

@@ -156,7 +156,7 @@ func TestGrabberHangs(t *testing.T) {
 	busy := watchBusyness(t)
 	c, _ := open(t, scripted(t, "hang"))
 	s := await(t, c, 30*time.Second, "stalled", func(s State) bool { return s.Phase == Stalled })
-	if silent := s.Since.Sub(s.LastFrame); silent < leastStall-50*time.Millisecond || silent > noticeLimit+busy.slack() {
+	if silent := s.Since.Sub(s.LastFrame); silent < leastStall-50*time.Millisecond || silent > busy.allow(noticeLimit) {
 		t.Errorf("stalled %v after the last frame, want %v to %v", silent, leastStall, noticeLimit)
 	}
 	wants(t, "error", s.LastError, "/script/hang", "no picture for 2.5 s")

@@ -163,7 +163,7 @@ func TestSlowReaderOfALiveSourceGetsTheNewestFrame(t *testing.T) {
 		behind = min(behind, int(camera.shown.Load())-number(frame(t, c)))
 	}
 	// Five rounds, the best counts: a queue would be behind in each.
-	if most := 4 + int(busy.slack()/(50*time.Millisecond)); behind > most {
+	if most := int(busy.allowWork(200*time.Millisecond) / (50 * time.Millisecond)); behind > most {
 		t.Errorf("the newest frame is %d pictures old, want at most %d", behind, most)
 	}
 	if s := c.State(); s.Dropped < 30 {
@@ -190,13 +190,13 @@ func TestMJPEGCameraFreezesAndComesBack(t *testing.T) {
 			began := time.Now()
 			camera.frozen.Store(true)
 			s := await(t, c, 30*time.Second, "stalled", func(s State) bool { return s.Phase == Stalled })
-			if noticed := s.Since.Sub(began); noticed > noticeLimit+busy.slack() {
+			if noticed := s.Since.Sub(began); noticed > busy.allow(noticeLimit) {
 				t.Errorf("noticed after %v", noticed)
 			}
 			busy.reset()
 			began = time.Now()
 			camera.frozen.Store(false)
-			if returned := await(t, c, 30*time.Second, "running", running).Since.Sub(began); returned > returnLimit+busy.slack() {
+			if returned := await(t, c, 30*time.Second, "running", running).Since.Sub(began); returned > busy.allowWork(returnLimit) {
 				t.Errorf("back after %v", returned)
 			}
 			if n := camera.readers.Load(); n > 3 {
