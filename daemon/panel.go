@@ -90,7 +90,7 @@ func drawPanel(s *seen) *image.RGBA {
 	wide := 2*panelEdge + len(tiles)*tileSide + (len(tiles)-1)*tileGap
 	c := canvas{image.NewRGBA(image.Rect(0, 0, wide, 3000)), map[faceKey]font.Face{}} // cut to its height at the end
 	draw.Draw(c, c.Rect, image.NewUniform(paper), image.Point{}, draw.Src)
-	end := c.text(panelEdge, 52, 34, true, ink, s.guesses[0].label)
+	end := c.text(panelEdge, 52, 34, true, ink, c.shortened(s.guesses[0].label, 34, true, wide/2))
 	end = c.text(end+14, 52, 34, false, faint, percent(s.guesses[0].score))
 	c.text(end+28, 52, 16, false, faint, filepath.Base(s.name))
 
@@ -103,8 +103,8 @@ func drawPanel(s *seen) *image.RGBA {
 
 // tile draws a column, its picture height pixels high, and returns where it ends.
 func (c canvas) tile(x, y, height int, t tile) int {
-	end := c.text(x, y+18, 17, true, ink, t.title)
-	c.text(end+10, y+18, 14, false, faint, t.note)
+	end := c.text(x, y+18, 17, true, ink, c.shortened(t.title, 17, true, tileSide)) + 10
+	c.text(end, y+18, 14, false, faint, c.shortened(t.note, 14, false, x+tileSide-end))
 	y += 30
 	xdraw.Draw(c, t.picture.Rect.Add(image.Pt(x, y)), t.picture, image.Point{}, xdraw.Src)
 	y += height + 12
@@ -245,15 +245,18 @@ func (c canvas) text(x, y int, size float64, bold bool, k color.RGBA, line strin
 	return d.Dot.X.Ceil()
 }
 
-// shortened cuts a line so that it is at most width pixels wide.
+// shortened cuts a line so that it is at most width pixels wide; of one that has no room at all nothing is left.
 func (c canvas) shortened(line string, size float64, bold bool, width int) string {
 	f := c.face(size, bold)
 	if font.MeasureString(f, line).Ceil() <= width {
 		return line
 	}
 	r := []rune(line)
-	for len(r) > 1 && font.MeasureString(f, string(r)+"…").Ceil() > width {
+	for len(r) > 0 && font.MeasureString(f, string(r)+"…").Ceil() > width {
 		r = r[:len(r)-1]
+	}
+	if len(r) == 0 {
+		return ""
 	}
 	return string(r) + "…"
 }
