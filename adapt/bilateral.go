@@ -105,7 +105,11 @@ func (s *BilateralSolver) quantise(rgb []uint8) {
 	s.rank = [colours]int32{}
 	for i := range s.colour {
 		p := rgb[3*i : 3*i+3 : 3*i+3]
-		c := gridColour(p[0], p[1], p[2])
+		sum := yuvSum(p[0], p[1], p[2])
+		c := gridColour(sum)
+		if nearStep(sum) {
+			c = exactColour(p[0], p[1], p[2])
+		}
 		s.colour[i] = c
 		s.rank[c%colours] = 1
 	}

@@ -87,7 +87,7 @@ func (e MaskEvidence) quality() float64 {
 	if e.Area < leastArea || e.Area > mostArea || e.Agreement < leastAgreement {
 		return 0
 	}
-	q := 0.27 - 0.18*math.Log10(e.Lambda2+.003) + 0.49*e.Decision - 1.84*e.Border
+	q := 0.20 - 0.17*math.Log10(e.Lambda2+.003) + 0.58*e.Decision - 1.81*e.Border
 	return min(max(q, 0), 1)
 }
 

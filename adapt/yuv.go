@@ -37,20 +37,25 @@ const (
 	yuvMargin = 2
 )
 
-// gridColour is Y + 16 (U + 32 V) in steps of the bilateral grid.
-func gridColour(r, g, b uint8) uint16 {
-	sum := yuvTerms[0][r] + yuvTerms[1][g] + yuvTerms[2][b]
+// yuvSum is the packed sum for a colour.
+func yuvSum(r, g, b uint8) uint64 { return yuvTerms[0][r] + yuvTerms[1][g] + yuvTerms[2][b] }
+
+// nearStep tells whether a sum is too near a step of the grid to say on which
+// side of it the colour lies: then exactColour does.
+func nearStep(sum uint64) bool {
 	const (
 		point    = yuvOnes << yuvPoint
 		fraction = point - yuvOnes*2*yuvMargin // bits behind the point worth 2 yuvMargin and more
 	)
-	if (sum&fraction+(point-yuvOnes))&point != point {
-		return exactColour(r, g, b)
-	}
+	return (sum&fraction+(point-yuvOnes))&point != point
+}
+
+// gridColour is Y + 16 (U + 32 V) in steps of the bilateral grid.
+func gridColour(sum uint64) uint16 {
 	return uint16(sum>>yuvPoint&15 | sum>>(yuvField+yuvPoint)&31<<4 | sum>>(2*yuvField+yuvPoint)&31<<9)
 }
 
-// exactColour is gridColour in the published program's own arithmetic, where the
+// exactColour is the same in the published program's own arithmetic, where the
 // order of roundings decides on which side of a step a pixel falls: its matrix
 // product fuses multiplications and additions, and all greys lie on a step of U
 // and V.
