@@ -41,6 +41,7 @@ export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
 build: deps $(PLUGIN)
 	@$(GO) build -trimpath -o build/bin/fovea ./daemon
 	@$(GO) build -trimpath -tags "$(TAGS)" -o build/bin/fovea-grab ./capture/grab
+	@$(GO) build -trimpath -o build/bin/demo ./bench/demo
 
 deps:
 	@tools/packages.sh $(RUN_DEBS)
@@ -55,20 +56,20 @@ $(ONNX): tools/wheel.sh
 
 # The demonstration: a labelled set, a head fitted on it, clips of two cameras.
 DEMO := build/demo
-demo: $(DEMO)/model/head.json
+demo: build $(DEMO)/model/head.json
 
-$(DEMO)/model/head.json: $(ONNX) | build
+$(DEMO)/model/head.json: $(ONNX)
 	@tools/packages.sh $(DEMO_DEBS)
 	@rm -rf $(DEMO)
-	@$(GO) run ./bench/demo --out $(DEMO)
+	build/bin/demo --out $(DEMO)
 	@[ -d build/weights/dinov2 ] || build/bin/fovea models import $(ONNX) --out build/weights/dinov2
-	@build/bin/fovea head fit --base build/weights/dinov2 --data $(DEMO)/labelled --out $(DEMO)/model
+	build/bin/fovea head fit --base build/weights/dinov2 --data $(DEMO)/labelled --out $(DEMO)/model
 
-run: build demo
-	@echo
-	@echo "The page:   http://127.0.0.1:8080"
-	@echo "MQTT:       build/bin/fovea ... see below"
-	@exec build/bin/fovea run --config $(DEMO)/fovea.yaml
+# The daemon, and beside it a count of how often its first guess is right, which knows what the clips show.
+run: demo
+	@printf '\n  The page       http://127.0.0.1:8080\n  MQTT           %s\n  End with       Ctrl-C\n\n' \
+	  "mosquitto_sub -h 127.0.0.1 -u fovea -P \"\$$(cat $(DEMO)/state/mqtt-password)\" -t 'fovea/#' -v"
+	@build/bin/demo score --truth $(DEMO)/truth.jsonl --for 100s & exec build/bin/fovea run --config $(DEMO)/fovea.yaml
 
 test: build lint unit race
 
