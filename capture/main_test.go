@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -268,7 +269,8 @@ func process(t testing.TB, role string, env ...string) (*exec.Cmd, io.Reader) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), roleVariable+"="+role), env...)
 	cmd.Stderr = os.Stderr
-	if _, err := cmd.StdinPipe(); err != nil { // closes when this process dies
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a frozen one does not see its stdin close
+	if _, err := cmd.StdinPipe(); err != nil {                         // closes when this process dies
 		t.Fatal(err)
 	}
 	out, err := cmd.StdoutPipe()

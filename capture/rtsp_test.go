@@ -23,7 +23,7 @@ const (
 func TestRTSPCameraFreezesDiesAndComesBack(t *testing.T) {
 	t.Parallel()
 	rounds := 10
-	if os.Getenv("FOVEA_SOAK") == "1" {
+	if soaking() {
 		rounds = 200
 	}
 	server := newRTSPCamera(t)
@@ -81,12 +81,17 @@ func TestRTSPCameraFreezesDiesAndComesBack(t *testing.T) {
 	}
 	after := measureUsage(t)
 	t.Logf("%d rounds: noticed after at most %v, back after at most %v; %v before, %v after; %+v", rounds, notice, back, before, after, c.State())
-	after.mustNotExceed(t, before)
+	if soaking() { // else other tests run beside this one
+		after.mustNotExceed(t, before)
+	}
 }
 
 type worst struct{ time.Duration }
 
 func (w *worst) add(d time.Duration) { w.Duration = max(w.Duration, d) }
+
+// soaking asks for long runs: FOVEA_SOAK=1 go test -run 'Reopening|RTSPCamera' -timeout 60m
+func soaking() bool { return os.Getenv("FOVEA_SOAK") == "1" }
 
 // usage is what this process holds.
 type usage struct {
@@ -116,13 +121,12 @@ func measureUsage(t testing.TB) usage {
 	}
 }
 
-// mustNotExceed leaves room for what comes and goes with a moment (tests in
-// parallel, a grabber between two attempts), not for something kept each round.
+// mustNotExceed leaves room for a moment's coming and going, such as a grabber
+// between two attempts, not for something kept each round.
 func (u usage) mustNotExceed(t testing.TB, before usage) {
 	t.Helper()
-	const some = 30
-	if u.descriptors > before.descriptors+some || u.children > before.children+some || u.goroutines > before.goroutines+some ||
-		u.threads > before.threads+some || u.resident > before.resident+64<<20 {
+	if u.descriptors > before.descriptors+4 || u.children > before.children+1 || u.goroutines > before.goroutines+4 ||
+		u.threads > before.threads+5 || u.resident > before.resident+32<<20 {
 		t.Errorf("grown from %v to %v", before, u)
 	}
 }
