@@ -36,7 +36,7 @@ type makeVerb struct {
 	Model   string        `default:"model" placeholder:"DIR" help:"Model folder to name in fovea.yaml, relative to it."`
 	State   string        `default:"state" placeholder:"DIR" help:"State folder to name in fovea.yaml, relative to it."`
 	Listen  string        `default:"127.0.0.1:8080" help:"Address of the page to name in fovea.yaml."`
-	Renders int           `default:"6" help:"Labelled pictures of each cut-out."`
+	Renders int           `default:"4" help:"Labelled pictures of each cut-out."`
 }
 
 func main() {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -125,6 +126,10 @@ func watch(ctx context.Context, page string, c clip) (*tally, error) {
 		a, err := ask(ctx, page+"/api/cameras/"+url.PathEscape(c.camera)+"/view"+after)
 		switch {
 		case ctx.Err() != nil:
+		case err != nil && t.Frames > 0: // the daemon has ended
+			return t, nil
+		case err != nil && errors.Is(err, syscall.ECONNREFUSED): // it has not begun to listen
+			sleep(ctx, 200*time.Millisecond)
 		case err != nil:
 			return nil, err
 		case a == nil: // nothing new in the page's time
@@ -137,6 +142,13 @@ func watch(ctx context.Context, page string, c clip) (*tally, error) {
 		return nil, fmt.Errorf("camera %s of %s gave no answer: is the daemon running with the demonstration's fovea.yaml?", c.camera, page)
 	}
 	return t, nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 func ask(ctx context.Context, address string) (*answer, error) {
