@@ -230,7 +230,7 @@ func TestThirtyStepsMoveRelevanceOntoTheObject(t *testing.T) {
 	images, masks := toySet(t, 16)
 	base := toyModel(t, b, images)
 	s := toySettings()
-	set, err := ReadTuneSet(images, MaskFolder(masks), base, s, nil)
+	set, err := ReadTuneSet(t.Context(), images, MaskFolder(masks), base, s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +343,7 @@ func TestFineTuneStopsWhenCancelled(t *testing.T) {
 	images, masks := toySet(t, 3)
 	base := tiny(11)
 	s := toySettings()
-	set, err := ReadTuneSet(images, MaskFolder(masks), base, s, nil)
+	set, err := ReadTuneSet(t.Context(), images, MaskFolder(masks), base, s, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +365,7 @@ func TestTuneSetNamesWhatItLeavesOut(t *testing.T) {
 	if err := os.Remove(filepath.Join(masks, "blue", "01.png")); err != nil {
 		t.Fatal(err)
 	}
-	set, err := ReadTuneSet(images, MaskFolder(masks), tiny(1), toySettings(), nil)
+	set, err := ReadTuneSet(t.Context(), images, MaskFolder(masks), tiny(1), toySettings(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestTuneSetNamesWhatItLeavesOut(t *testing.T) {
 			t.Errorf("%s has class %d", e.Name, e.Class)
 		}
 	}
-	if _, err := ReadTuneSet(t.TempDir(), MaskFolder(masks), tiny(1), toySettings(), nil); err == nil {
+	if _, err := ReadTuneSet(t.Context(), t.TempDir(), MaskFolder(masks), tiny(1), toySettings(), nil); err == nil {
 		t.Error("an empty folder was accepted")
 	}
 }

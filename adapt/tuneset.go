@@ -1,6 +1,7 @@
 package adapt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -66,7 +67,7 @@ const (
 // ReadTuneSet reads every JPEG and PNG below dir. A picture in a folder named like one of the model's labels
 // has that class. Picture and mask are brought to the same size as published: the aspect is ignored, and 256
 // pixels stand for an input of 224. progress, which may be nil, is called once a file.
-func ReadTuneSet(dir string, maskOf MaskOf, c *model.Checkpoint, s Settings, progress func(done, of int)) (*TuneSet, error) {
+func ReadTuneSet(ctx context.Context, dir string, maskOf MaskOf, c *model.Checkpoint, s Settings, progress func(done, of int)) (*TuneSet, error) {
 	names, err := pictureNames(dir)
 	if err != nil {
 		return nil, err
@@ -78,6 +79,9 @@ func ReadTuneSet(dir string, maskOf MaskOf, c *model.Checkpoint, s Settings, pro
 	squeeze := grey(set.Height, set.Width)
 	var all []TuneExample
 	for i, name := range names {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		if progress != nil {
 			progress(i, len(names))
 		}
@@ -184,11 +188,7 @@ func grey(h, w int) func(rgb []byte, pw, ph int) ([]byte, error) {
 			return nil, err
 		}
 		out := make([]byte, 3*h*w)
-		for i := range h * w {
-			for k := range 3 {
-				out[3*i+k] = byte(math.Round(float64(planes[k*h*w+i])))
-			}
-		}
+		interleave(out, planes)
 		return out, nil
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,8 @@ import (
 type adaptVerb struct {
 	Base    string `required:"" placeholder:"DIR" help:"Model folder to begin with; it needs a head."`
 	Images  string `required:"" placeholder:"DIR" help:"Folder of jpg and png pictures; one in a folder named like a class of the model counts as labelled."`
-	Masks   string `required:"" placeholder:"DIR" help:"Folder of masks: for a picture a/b.jpg the file a/b.png, bright where the object is."`
+	Masks   string `placeholder:"DIR" help:"Folder of masks: for a picture a/b.jpg the file a/b.png, bright where the object is. Without it they are found without labels (TokenCut), which needs a self-supervised backbone."`
+	Cut     string `placeholder:"DIR" name:"mask-backbone" help:"Self-supervised model (DINOv2) that finds the masks; default: the base, if it is one."`
 	Out     string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
 	Preset  string `default:"device" enum:"published,device" help:"device: for unlabelled pictures of a camera; published: the recipe of the paper, for labelled sets."`
 	Backend string `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"What computes: ${enum}."`
@@ -39,7 +41,7 @@ func (adaptVerb) Help() string {
 A fifth of the pictures is held out: they choose the step that is kept and give the figures. The output is a model
 folder with a report in it: report/index.html shows losses, figures and maps before and after.
 
-  fovea adapt --base models/mine --images shots --masks shots-masks --out models/tuned
+  fovea adapt --base models/mine --images shots --out models/tuned
   fovea adapt --base models/mine --images set --masks set-masks --out models/paper --preset published --steps 500
 
 Ctrl-C ends it; the output folder is then absent, never half-written.`
@@ -85,7 +87,7 @@ func (v adaptVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)
 	}
-	set, err := v.read(base, s)
+	set, err := v.read(ctx, backend, base, s)
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)
 	}
@@ -115,13 +117,36 @@ func (v adaptVerb) Run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-func (v adaptVerb) read(base *model.Checkpoint, s adapt.Settings) (*adapt.TuneSet, error) {
-	bar := newProgress(-1, "pictures")
+func (v adaptVerb) read(ctx context.Context, backend *model.Backend, base *model.Checkpoint, s adapt.Settings) (*adapt.TuneSet, error) {
+	masks := adapt.MaskFolder(v.Masks)
+	if v.Masks == "" {
+		net, err := v.maskNet(backend, base)
+		if err != nil {
+			return nil, err
+		}
+		defer net.Close()
+		masks = adapt.CutMasks(net, adapt.DefaultMasks)
+	}
+	bar := newProgress(-1, "pictures and masks")
 	defer bar.Finish() //nolint:errcheck // a bar
-	return adapt.ReadTuneSet(v.Images, adapt.MaskFolder(v.Masks), base, s, func(done, of int) {
+	return adapt.ReadTuneSet(ctx, v.Images, masks, base, s, func(done, of int) {
 		bar.ChangeMax(of)
 		_ = bar.Set(done)
 	})
+}
+
+// maskNet is the backbone whose features are cut. Those of a supervised one do not part object and background.
+func (v adaptVerb) maskNet(backend *model.Backend, base *model.Checkpoint) (*model.Net, error) {
+	if v.Cut != "" {
+		var err error
+		if base, err = model.Load(v.Cut); err != nil {
+			return nil, err
+		}
+	}
+	if !base.Config.LayerScale {
+		return nil, fmt.Errorf("masks are found by a self-supervised backbone (DINOv2), which %s is not: name one by --mask-backbone, or give --masks", cmp.Or(v.Cut, v.Base))
+	}
+	return model.NewNet(backend, base)
 }
 
 // write fills the model folder: the checkpoint, the labelled pictures that came with the base, the report.

@@ -106,6 +106,15 @@ func TestAdaptWritesAModelAndAReport(t *testing.T) {
 	}
 }
 
+func TestAdaptNamesWhatFindsMasks(t *testing.T) {
+	base, images, _ := squares(t)
+	var stdout, stderr bytes.Buffer
+	code := execute(t.Context(), []string{"adapt", "--base", base, "--images", images, "--out", filepath.Join(t.TempDir(), "x"), "--backend", "go"}, &stdout, &stderr)
+	if code != exitFailure || !strings.Contains(stderr.String(), "--mask-backbone") {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+}
+
 // TestAdaptInterrupted stops the program at 20 random moments of its life, by SIGINT and by SIGKILL in turn: the
 // output folder is absent, or whole.
 func TestAdaptInterrupted(t *testing.T) {
