@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -65,6 +66,7 @@ func playScript() {
 			kept = append(kept, bytes.Repeat([]byte{1}, 8<<20))
 			send(0)
 			time.Sleep(20 * time.Millisecond)
+			runtime.KeepAlive(kept)
 		}
 	case "noise":
 		hello(50)
