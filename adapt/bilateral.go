@@ -40,14 +40,14 @@ const (
 // w being the grid's blur made bistochastic by n and m.
 type BilateralSolver struct {
 	height, width int
-	vertex        []int32        // [height*width] vertex of each pixel
-	colour        []uint16       // [height*width] of each pixel: Y + 16 (U + 32 V) in grid steps
-	rank          [colours]int32 // of each colour among those present
-	palette       []uint16       // the colours present, ascending
-	occupied      []uint64       // a bit for each colour present and cell of the picture
-	before        []int32        // vertices before each word of occupied
-	key           []int64        // [V] x + 255y + 255^2 Y + 255^3 U + 255^4 V, ascending
-	tally         []uint64       // [V] pixels, and in the upper half those of the target
+	vertex        []int32         // [height*width] vertex of each pixel
+	colour        []uint16        // [height*width] of each pixel: Y + 16 (U + 32 V) in grid steps
+	first         [colours]uint32 // place of each present colour's first cell
+	palette       []uint16        // the colours present, ascending
+	occupied      []uint64        // a bit for each colour present and cell of the picture
+	before        []int32         // vertices before each word of occupied
+	key           []int64         // [V] x + 255y + 255^2 Y + 255^3 U + 255^4 V, ascending
+	tally         []uint64        // [V] pixels, and in the upper half those of the target
 
 	// neighbour holds the vertices one step away, V where there is none: the
 	// vectors that are blurred have a zero there.
@@ -102,7 +102,7 @@ func (s *BilateralSolver) Binary(mask []uint8) {
 // quantise finds the colour of each pixel and the palette.
 func (s *BilateralSolver) quantise(rgb []uint8) {
 	s.colour = resized(s.colour, s.height*s.width)
-	s.rank = [colours]int32{}
+	clear(s.first[:])
 	for i := range s.colour {
 		p := rgb[3*i : 3*i+3 : 3*i+3]
 		sum := yuvSum(p[0], p[1], p[2])
@@ -111,11 +111,10 @@ func (s *BilateralSolver) quantise(rgb []uint8) {
 			c = exactColour(p[0], p[1], p[2])
 		}
 		s.colour[i] = c
-		s.rank[c%colours] = 1
+		s.first[c%colours] = 1
 	}
 	s.palette = s.palette[:0]
-	for c, present := range s.rank {
-		s.rank[c] = int32(len(s.palette))
+	for c, present := range s.first {
 		if present != 0 {
 			s.palette = append(s.palette, uint16(c))
 		}
@@ -131,11 +130,14 @@ func (s *BilateralSolver) placePixels() {
 	s.occupied = resized(s.occupied, (len(s.palette)*cells+63)/64)
 	clear(s.occupied)
 	s.vertex = resized(s.vertex, s.height*s.width)
+	for i, c := range s.palette {
+		s.first[c] = uint32(i * cells)
+	}
 	for y := range s.height {
 		row := y / sigmaSpatial * columns
 		places := s.vertex[y*s.width : (y+1)*s.width]
 		for x, c := range s.colour[y*s.width:][:len(places)] {
-			place := uint32(int(s.rank[c%colours])*cells + row + x/sigmaSpatial)
+			place := s.first[c%colours] + uint32(row) + uint32(x)/sigmaSpatial
 			places[x] = int32(place)
 			s.occupied[place/64] |= 1 << (place % 64)
 		}
@@ -201,10 +203,9 @@ func (s *BilateralSolver) targetPixels() (n int) {
 	return n
 }
 
-// around sums x over the vertices one step from i.
-func (s *BilateralSolver) around(x []float64, i int) float64 {
-	b := &s.neighbour[i]
-	return ((x[b[0]] + x[b[1]]) + (x[b[2]] + x[b[3]])) + ((x[b[4]] + x[b[5]]) + (x[b[6]] + x[b[7]])) + (x[b[8]] + x[b[9]])
+// around sums x over the neighbours of a vertex.
+func around(x []float64, near *[gridNeighbours]uint32) float64 {
+	return ((x[near[0]] + x[near[1]]) + (x[near[2]] + x[near[3]])) + ((x[near[4]] + x[near[5]]) + (x[near[6]] + x[near[7]])) + (x[near[8]] + x[near[9]])
 }
 
 // bistochastise finds n and m such that diag(n) blur diag(n) has the row sums
@@ -216,16 +217,16 @@ func (s *BilateralSolver) bistochastise() {
 		s.n[i] = 1
 	}
 	s.n[v], s.spare[v] = 0, 0
-	next := s.spare
+	n, next, count := s.n, s.spare, s.count[:v]
 	for range normalisations {
-		for i, n := range s.n[:v] {
-			next[i] = math.Sqrt(n * s.count[i] / (10*n + s.around(s.n, i)))
+		for i := range s.neighbour {
+			next[i] = math.Sqrt(n[i] * count[i] / (10*n[i] + around(n, &s.neighbour[i])))
 		}
-		s.n, next = next, s.n
+		n, next = next, n
 	}
-	s.spare = next
-	for i, n := range s.n[:v] {
-		s.m[i] = n * (10*n + s.around(s.n, i))
+	s.n, s.spare = n, next
+	for i := range s.neighbour {
+		s.m[i] = n[i] * (10*n[i] + around(n, &s.neighbour[i]))
 	}
 }
 
@@ -276,10 +277,11 @@ func (s *BilateralSolver) conjugateGradients() {
 
 // apply sets image to the matrix times step and returns step . image.
 func (s *BilateralSolver) apply() (dot float64) {
-	image, diagonal := s.image, s.diagonal[:len(s.image)]
-	for i := range image {
-		p := s.step[i]
-		a := diagonal[i]*p - smoothness*s.around(s.step, i)
+	step, neighbour := s.step, s.neighbour
+	image, diagonal := s.image[:len(neighbour)], s.diagonal[:len(neighbour)]
+	for i := range neighbour {
+		p := step[i]
+		a := diagonal[i]*p - smoothness*around(step, &neighbour[i])
 		image[i] = a
 		dot += p * a
 	}
@@ -295,8 +297,9 @@ func (s *BilateralSolver) descend(alpha float64) (rho, left float64) {
 		y[i] += alpha * step[i]
 		r -= alpha * image[i]
 		residual[i] = r
+		z := r * n[i]
 		rho += r * r * inverse[i]
-		left += r * n[i] * r * n[i]
+		left += z * z
 	}
 	return rho, left
 }
