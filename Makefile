@@ -92,7 +92,7 @@ race:
 
 soak: build
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
-	@FOVEA_SOAK=1 $(GO) test -p 1 -count 1 -v -timeout 6h -tags "$(TAGS)" -run 'Soak|200' ./capture/...
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
 
 clean:
 	rm -rf build

@@ -69,7 +69,10 @@ func Plugins() (cpu, cuda Plugin) {
 func OpenBackend(name string, cpu, cuda Plugin) (*Backend, error) {
 	switch name {
 	case BackendGo:
-		b, err := compute.NewWithConfig("go")
+		// One operation after the other, each on every core. Side by side they can wait for each other's workers
+		// for ever: a matrix product asks for workers that operations like it hold (gomlx/compute v0.1.3,
+		// workerspool.Saturate).
+		b, err := compute.NewWithConfig("go:ops_sequential")
 		if err != nil {
 			return nil, fmt.Errorf("backend go: %w", err)
 		}

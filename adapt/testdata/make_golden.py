@@ -67,7 +67,7 @@ def main():
     model = ViT(CONFIG)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.copy_(torch.randn_like(p) * (0.5 if p.ndim == 1 or "token" in name or "pos" in name else 1.6 / p[0].numel() ** 0.5))
+            p.copy_(torch.randn_like(p) * (0.3 if p.ndim == 1 or "token" in name or "pos" in name else 1.1 / p[0].numel() ** 0.5))
             if "norm" in name and name.endswith("weight"):
                 p.add_(1)
     start = {k: v.clone() for k, v in model.state_dict().items()}
