@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,8 +67,8 @@ const headReportName = "head.json"
 
 func (v headFitVerb) Run(ctx context.Context, out io.Writer) error {
 	started := time.Now()
-	if _, err := os.Lstat(v.Out); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("head fit: %s is there already: choose another --out, or remove it", v.Out)
+	if err := mustNotExist(v.Out); err != nil {
+		return fmt.Errorf("head fit: %w", err)
 	}
 	set, err := adapt.ReadLabelled(v.Data)
 	if err != nil {
@@ -174,42 +172,21 @@ func (v headFitVerb) fit(ctx context.Context, set *adapt.Labelled, x []float32, 
 	})
 }
 
-// writeModel leaves the whole folder or none: it is written beside its place and renamed.
+// writeModel fills the model folder: the labelled pictures, the report, the checkpoint.
 func writeModel(dir string, c *model.Checkpoint, set *adapt.Labelled, r *headReport) error {
-	dir = filepath.Clean(dir)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	temp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(temp) //nolint:errcheck // what is left over after a failure
-	if err := set.WriteTo(filepath.Join(temp, adapt.LabelledDir)); err != nil {
-		return err
-	}
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(temp, headReportName), append(text, '\n'), 0o644); err != nil {
-		return err
-	}
-	if err := c.Save(temp); err != nil { // syncs the folder
-		return err
-	}
-	if err := os.Chmod(temp, 0o755); err != nil {
-		return err
-	}
-	if err := os.Rename(temp, dir); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	parent, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	return parent.Sync()
+	return writeFolder(dir, func(temp string) error {
+		if err := set.WriteTo(filepath.Join(temp, adapt.LabelledDir)); err != nil {
+			return err
+		}
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(temp, headReportName), append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+		return c.Save(temp)
+	})
 }
 
 func (r *headReport) print(out io.Writer) {
