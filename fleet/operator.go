@@ -156,6 +156,17 @@ func (o *Operator) Devices() []Seen {
 	return all
 }
 
+// Device is a copy of what one device has said, false if it said nothing.
+func (o *Operator) Device(name string) (Seen, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d, ok := o.devices[name]
+	if !ok {
+		return Seen{}, false
+	}
+	return *d, true
+}
+
 // receive takes a message in; it never waits.
 func (o *Operator) receive(a arrival) {
 	p := parseTopic(o.cfg.Root, a.topic)
@@ -231,7 +242,10 @@ type Request struct {
 	ID        string        // "" makes one
 	Args      any           // AdaptArgs for adapt; nil is none
 	ExpiresIn time.Duration // 0: never
-	Follow    func(CommandState)
+	// Hold, once closed, keeps it from being sent, for the first time or again;
+	// its answer is waited for all the same. Nil is never closed.
+	Hold   <-chan struct{}
+	Follow func(CommandState)
 }
 
 // Do sends a command and waits for its end, sending again with the same id
@@ -279,7 +293,7 @@ func (o *Operator) Do(ctx context.Context, r Request) (CommandState, error) {
 		if state.Final() {
 			return state, nil
 		}
-		if s != nil && time.Since(sent) >= resendEvery {
+		if s != nil && time.Since(sent) >= resendEvery && !isClosed(r.Hold) {
 			// Its loss is the next tick's business.
 			s.send(outgoing{topic: topics.Command(string(r.Verb), r.ID), qos: 1, payload: payload})
 			sent = time.Now()
@@ -297,6 +311,15 @@ func (o *Operator) Do(ctx context.Context, r Request) (CommandState, error) {
 			}
 		case <-tick.C:
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
