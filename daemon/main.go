@@ -29,6 +29,8 @@ type commandLine struct {
 	Adapt  adaptVerb  `cmd:"" help:"Fine-tune a model so that it looks at the object."`
 	Bench  benchVerb  `cmd:"" help:"Time forward passes."`
 	Models modelsVerb `cmd:"" help:"Fetch, import and show models."`
+	Plugin pluginVerb `cmd:"" help:"Install what makes a backend fast."`
+	Man    manVerb    `cmd:"" hidden:""`
 
 	Version kong.VersionFlag `help:"Print the version."`
 }
@@ -64,7 +66,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(&line,
 		kong.Name("fovea"),
 		kong.Description(about),
-		kong.Vars{"version": version()},
+		kong.Vars{"version": version(), "plugins": pluginDir},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
