@@ -36,6 +36,18 @@ type LabelledPicture struct {
 	hash uint64 // differenceHash, after Run
 }
 
+// Digest names the set with its classes, groups and parts: the SHA-256 over all that is known of every picture but
+// the names of files, in hexadecimal. Of masks it tells that they are there, not what they show.
+func (s *Labelled) Digest() string {
+	lines := make([]string, 0, len(s.Pictures))
+	for _, p := range s.Pictures {
+		lines = append(lines, fmt.Sprintln(s.Classes[p.Class], p.Group, p.Part, p.SHA256, p.Mask != ""))
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "")))
+	return hex.EncodeToString(sum[:])
+}
+
 // Part says what a picture may be used for.
 type Part string
 

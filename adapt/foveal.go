@@ -1,0 +1,77 @@
+package adapt
+
+import (
+	"image"
+	"math"
+
+	"gonum.org/v1/gonum/floats"
+)
+
+const (
+	fovealDilation = .15 // the box grows by this part of its side
+	fovealLeast    = .5  // least side of the box, in parts of the shorter side of the frame: a quarter of its square
+	fovealBorder   = .5  // a mask that touches more of the border is the background: look again at nothing
+)
+
+// FovealBox is where a second look goes: the square around the largest region of a mask [height, width] (255 on
+// the object), dilated, moved into the frame. ok is false where a second look would show nothing new: no mask,
+// one that holds most of the border, or a box as large as the frame.
+func FovealBox(mask []byte, width, height int) (box image.Rectangle, ok bool) {
+	ones := make([]uint8, len(mask))
+	for i, v := range mask {
+		ones[i] = v >> 7
+	}
+	var r regions
+	r.label(ones, height, width)
+	region := r.largestOnes()
+	if region == noRegion {
+		return image.Rectangle{}, false
+	}
+	touched, all := r.borderAreas()
+	if float64(touched[region]) > fovealBorder*float64(all) {
+		return image.Rectangle{}, false
+	}
+	object := make([]byte, len(mask))
+	r.extract(object, region)
+	in := maskBox(object, width)
+
+	frame := float64(min(width, height))
+	side := min(frame, max(fovealLeast*frame, (1+fovealDilation)*float64(max(in.Dx(), in.Dy()))))
+	place := func(low, high, length int) int {
+		at := (float64(low+high) - side) / 2
+		return int(math.Round(min(max(at, 0), float64(length)-side)))
+	}
+	s := int(math.Round(side))
+	x, y := place(in.Min.X, in.Max.X, width), place(in.Min.Y, in.Max.Y, height)
+	box = image.Rect(x, y, min(x+s, width), min(y+s, height))
+	return box, s < min(width, height)
+}
+
+// FovealView cuts the second view out of a frame, [height, width, 3]: a picture for the network's own
+// preprocessing.
+func FovealView(rgb []byte, width int, box image.Rectangle) []byte {
+	view := make([]byte, 0, 3*box.Dx()*box.Dy())
+	for y := box.Min.Y; y < box.Max.Y; y++ {
+		view = append(view, rgb[3*(y*width+box.Min.X):3*(y*width+box.Max.X)]...)
+	}
+	return view
+}
+
+// FovealLogits joins what a model says of the frame and of the second view: the sum of the log-probabilities, as
+// logits whose softmax is the product of both, normalised.
+func FovealLogits(frame, view []float32) []float32 {
+	out := make([]float32, len(frame))
+	a, b := logSumExp(frame), logSumExp(view)
+	for i := range out {
+		out[i] = float32(float64(frame[i]) - a + float64(view[i]) - b)
+	}
+	return out
+}
+
+func logSumExp(logits []float32) float64 {
+	wide := make([]float64, len(logits))
+	for i, v := range logits {
+		wide[i] = float64(v)
+	}
+	return floats.LogSumExp(wide)
+}

@@ -1,0 +1,347 @@
+package adapt
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Thresholds are what a candidate has to keep. Every one has a reason in DefaultThresholds.
+type Thresholds struct {
+	Gain            float64 `json:"gain" yaml:"gain"`                         // the lower bound of the gain in labelled-swap accuracy must be above it
+	Follow          float64 `json:"follow" yaml:"follow"`                     // most that the follow index may lose
+	Labelled        float64 `json:"labelled" yaml:"labelled"`                 // most that the accuracy on labelled pictures may lose
+	Background      float64 `json:"background" yaml:"background"`             // most that the confidence on empty views may rise
+	AUROC           float64 `json:"auroc" yaml:"auroc"`                       // most that the AUROC of relevance and mask may lose
+	Drop            float64 `json:"drop" yaml:"drop"`                         // most that the object may lose against its surroundings
+	Spread          float64 `json:"spread" yaml:"spread"`                     // least effective patches, in parts of the parent's
+	Recall          float64 `json:"recall" yaml:"recall"`                     // most that the recall of a class may lose
+	Crowding        float64 `json:"crowding" yaml:"crowding"`                 // most that a class may be said more often than it is true, beyond the parent
+	AgreementBase   float64 `json:"agreement_base" yaml:"agreement_base"`     // least share of frames called as the base does: one budget for all generations
+	AgreementParent float64 `json:"agreement_parent" yaml:"agreement_parent"` // least share of frames called as the parent does
+	Camera          float64 `json:"camera" yaml:"camera"`                     // most that labelled-swap accuracy may lose on one camera
+	Margin          float64 `json:"margin" yaml:"margin"`                     // most by which the mean margin of the logits may change, as a factor
+	Latency         float64 `json:"latency" yaml:"latency"`                   // most time of a forward pass, in parts of the parent's
+
+	// Below these numbers nothing is judged: the verdict is Waiting.
+	LeastObjects     int `json:"least_objects" yaml:"least_objects"`         // labelled objects kept apart
+	LeastBackgrounds int `json:"least_backgrounds" yaml:"least_backgrounds"` // held-out backgrounds
+	LeastFrames      int `json:"least_frames" yaml:"least_frames"`           // held-out frames
+}
+
+// DefaultThresholds are for a handful of classes and some dozens of labelled objects; docs/formats/receipt.md says
+// what each is for, and bench/gate what candidates score.
+var DefaultThresholds = Thresholds{
+	Gain:            0,
+	Follow:          .10,
+	Labelled:        .10,
+	Background:      .10,
+	AUROC:           .05,
+	Drop:            .10,
+	Spread:          .5,
+	Recall:          .15,
+	Crowding:        .10,
+	AgreementBase:   .5,
+	AgreementParent: .6,
+	Camera:          .05,
+	Margin:          3,
+	Latency:         1.5,
+
+	LeastObjects: 8, LeastBackgrounds: 1, LeastFrames: 20,
+}
+
+// Validate names the first threshold that makes no sense.
+func (t Thresholds) Validate() error {
+	for _, f := range []struct {
+		name     string
+		v        float64
+		min, max float64
+	}{
+		{"gain", t.Gain, 0, 1},
+		{"follow", t.Follow, 0, 2},
+		{"labelled", t.Labelled, 0, 1},
+		{"background", t.Background, 0, 1},
+		{"auroc", t.AUROC, 0, 1},
+		{"drop", t.Drop, 0, 2},
+		{"spread", t.Spread, 0, 1},
+		{"recall", t.Recall, 0, 1},
+		{"crowding", t.Crowding, 0, 1},
+		{"agreement_base", t.AgreementBase, 0, 1},
+		{"agreement_parent", t.AgreementParent, 0, 1},
+		{"camera", t.Camera, 0, 1},
+		{"margin", t.Margin, 1, 100},
+		{"latency", t.Latency, 1, 100},
+		{"least_objects", float64(t.LeastObjects), 1, 1e6},
+		{"least_backgrounds", float64(t.LeastBackgrounds), 1, 1e6},
+		{"least_frames", float64(t.LeastFrames), 1, 1e6},
+	} {
+		if !(f.v >= f.min && f.v <= f.max) {
+			return fmt.Errorf("gate: %s is %g, want %g to %g", f.name, f.v, f.min, f.max)
+		}
+	}
+	return nil
+}
+
+// Decision is what a gate says.
+type Decision string
+
+// The decisions.
+const (
+	Promote Decision = "promote"
+	Reject  Decision = "reject"
+	Waiting Decision = "waiting" // too few pictures to say either
+)
+
+// Check is one condition with its numbers.
+type Check struct {
+	Name  string   `json:"name"` // of the threshold, or "finite"
+	OK    *bool    `json:"ok"`   // null: too few pictures
+	Value *float64 `json:"value"`
+	Bound *float64 `json:"bound"` // what Value is held against
+	Text  string   `json:"text"`  // a sentence for people, with the numbers
+}
+
+// Verdict is a decision and every check that led to it.
+type Verdict struct {
+	Decision Decision `json:"decision"`
+	Reason   string   `json:"reason"` // a sentence
+	Checks   []Check  `json:"checks"`
+}
+
+// Judge says whether a candidate may take its parent's place: it has to be better at the main figure beyond
+// chance, and not worse at anything else by more than the thresholds. A check that fails rejects; with none that
+// fails, one without enough pictures waits. The same figures and thresholds give the same verdict.
+func Judge(c *Comparison, t Thresholds) Verdict {
+	j := judgement{c: c, t: t}
+	if err := t.Validate(); err != nil {
+		return Verdict{Decision: Reject, Reason: err.Error()}
+	}
+	j.finite()
+	if c.Problem == "" {
+		j.enough()
+		j.above("gain", "labelled-swap accuracy", c.LabelledSwap, t.Gain)
+		j.notWorse("follow", "follow index", c.Follow, t.Follow)
+		j.notWorse("labelled", "accuracy on labelled pictures", c.Labelled, t.Labelled)
+		j.notMore("background", "confidence on empty views", c.Background, t.Background)
+		j.notWorse("auroc", "AUROC of relevance and mask", c.AUROC, t.AUROC)
+		j.notWorse("drop", "weight of the object over its surroundings", c.Drop, t.Drop)
+		j.spread()
+		j.recalls()
+		j.crowding()
+		j.agreement()
+		j.cameras()
+		j.margin()
+		j.latency()
+	}
+	return j.verdict()
+}
+
+type judgement struct {
+	c      *Comparison
+	t      Thresholds
+	checks []Check
+}
+
+func (j *judgement) verdict() Verdict {
+	var failed, unknown []string
+	for _, c := range j.checks {
+		switch {
+		case c.OK == nil:
+			unknown = append(unknown, c.Text)
+		case !*c.OK:
+			failed = append(failed, c.Text)
+		}
+	}
+	v := Verdict{Decision: Promote, Checks: j.checks}
+	switch {
+	case len(failed) > 0:
+		v.Decision, v.Reason = Reject, strings.Join(failed, "; ")
+	case len(unknown) > 0:
+		v.Decision, v.Reason = Waiting, "too few pictures: "+strings.Join(unknown, "; ")
+	default:
+		v.Reason = j.checks[slices.IndexFunc(j.checks, func(c Check) bool { return c.Name == "gain" })].Text
+	}
+	return v
+}
+
+// check appends a check; a value that is no number is not ok.
+func (j *judgement) check(name string, ok bool, value, bound float64, text string) {
+	c := Check{Name: name, OK: &ok, Bound: &bound, Text: text}
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		ok, c.Text = false, name+" is not a number"
+	} else {
+		c.Value = &value
+	}
+	j.checks = append(j.checks, c)
+}
+
+func (j *judgement) unknown(name, text string) {
+	j.checks = append(j.checks, Check{Name: name, Text: text})
+}
+
+func (j *judgement) finite() {
+	ok := j.c.Problem == ""
+	text := "weights and logits are finite"
+	if !ok {
+		text = j.c.Problem
+	}
+	j.checks = append(j.checks, Check{Name: "finite", OK: &ok, Text: text})
+}
+
+// enough waits for pictures.
+func (j *judgement) enough() {
+	for _, f := range []struct {
+		name, what  string
+		have, least int
+	}{
+		{"least_objects", "labelled objects kept apart", j.c.Objects, j.t.LeastObjects},
+		{"least_backgrounds", "held-out backgrounds", j.c.Backgrounds, j.t.LeastBackgrounds},
+		{"least_frames", "held-out frames", j.c.AgreementBase.Pictures, j.t.LeastFrames},
+	} {
+		value, bound := float64(f.have), float64(f.least)
+		text := fmt.Sprintf("%d %s, want %d", f.have, f.what, f.least)
+		c := Check{Name: f.name, Value: &value, Bound: &bound, Text: text}
+		if f.have >= f.least {
+			c.OK = new(bool)
+			*c.OK = true
+		}
+		j.checks = append(j.checks, c)
+	}
+}
+
+func (f Paired) known() bool {
+	return f.Parent != nil && f.Candidate != nil && f.Difference != nil && f.Low != nil && f.High != nil
+}
+
+func (f Paired) text(what string) string {
+	return fmt.Sprintf("%s %.3f -> %.3f, difference %+.3f (%+.3f to %+.3f) on %d pictures of %d sources",
+		what, *f.Parent, *f.Candidate, *f.Difference, *f.Low, *f.High, f.Pictures, f.Sources)
+}
+
+func (j *judgement) few(name, what string, f Paired) {
+	j.unknown(name, fmt.Sprintf("%s on %d pictures of %d sources", what, f.Pictures, f.Sources))
+}
+
+// above wants the lower bound of the difference above a value.
+func (j *judgement) above(name, what string, f Paired, bound float64) {
+	if !f.known() {
+		j.few(name, what, f)
+		return
+	}
+	j.check(name, *f.Low > bound, *f.Low, bound, f.text(what)+fmt.Sprintf(": lower bound wanted above %g", bound))
+}
+
+// notWorse wants the lower bound of the difference at no less than -margin.
+func (j *judgement) notWorse(name, what string, f Paired, margin float64) {
+	if !f.known() {
+		j.few(name, what, f)
+		return
+	}
+	j.check(name, *f.Low >= -margin, *f.Low, -margin, f.text(what)+fmt.Sprintf(": lower bound wanted at %g or more", -margin))
+}
+
+// notMore wants the upper bound of the difference at no more than margin.
+func (j *judgement) notMore(name, what string, f Paired, margin float64) {
+	if !f.known() {
+		j.few(name, what, f)
+		return
+	}
+	j.check(name, *f.High <= margin, *f.High, margin, f.text(what)+fmt.Sprintf(": upper bound wanted at %g or less", margin))
+}
+
+func (j *judgement) spread() {
+	f := j.c.Effective
+	if !f.known() {
+		j.few("spread", "patches that relevance spreads over", f)
+		return
+	}
+	ratio := *f.Candidate / *f.Parent
+	j.check("spread", ratio >= j.t.Spread, ratio, j.t.Spread,
+		fmt.Sprintf("relevance spreads over %.1f -> %.1f patches, %.2f times as many, wanted %g or more", *f.Parent, *f.Candidate, ratio, j.t.Spread))
+}
+
+func (j *judgement) recalls() {
+	known := false
+	worst, label := math.Inf(1), ""
+	for _, r := range j.c.Recalls {
+		if r.Parent == nil || r.Candidate == nil {
+			continue
+		}
+		known = true
+		if d := *r.Candidate - *r.Parent; !(d >= worst) {
+			worst, label = d, r.Label
+		}
+	}
+	if !known {
+		j.unknown("recall", fmt.Sprintf("recall of each class: %d labelled swaps or more", leastOfClass))
+		return
+	}
+	j.check("recall", worst >= -j.t.Recall, worst, -j.t.Recall,
+		fmt.Sprintf("recall of the class that lost most, %s, changed by %+.3f, wanted %g or more", label, worst, -j.t.Recall))
+}
+
+func (j *judgement) crowding() {
+	f := j.c.Crowding
+	if f.Difference == nil {
+		j.few("crowding", "the class said too often", f)
+		return
+	}
+	j.check("crowding", *f.Difference <= j.t.Crowding, *f.Difference, j.t.Crowding,
+		fmt.Sprintf("the class said too often has %.3f -> %.3f more than its share, wanted at most %g more", *f.Parent, *f.Candidate, j.t.Crowding))
+}
+
+func (j *judgement) agreement() {
+	if f := j.c.AgreementBase; f.Candidate == nil {
+		j.few("agreement_base", "agreement with the base", f)
+	} else {
+		j.check("agreement_base", *f.Candidate >= j.t.AgreementBase, *f.Candidate, j.t.AgreementBase,
+			fmt.Sprintf("%.3f of the frames are called as the base does, wanted %g", *f.Candidate, j.t.AgreementBase))
+	}
+	if a := j.c.AgreementParent; a == nil {
+		j.unknown("agreement_parent", "agreement with the parent")
+	} else {
+		j.check("agreement_parent", *a >= j.t.AgreementParent, *a, j.t.AgreementParent,
+			fmt.Sprintf("%.3f of the frames are called as the parent does, wanted %g", *a, j.t.AgreementParent))
+	}
+}
+
+func (j *judgement) cameras() {
+	worst, name := math.Inf(1), ""
+	for camera, f := range j.c.Cameras {
+		if f.LabelledSwap.Difference == nil {
+			continue
+		}
+		if d := *f.LabelledSwap.Difference; name == "" || !(d > worst) && (d != worst || camera < name) {
+			worst, name = d, camera
+		}
+	}
+	if name == "" {
+		j.unknown("camera", "labelled-swap accuracy on each camera")
+		return
+	}
+	j.check("camera", worst >= -j.t.Camera, worst, -j.t.Camera,
+		fmt.Sprintf("labelled-swap accuracy on the worst camera, %s, changed by %+.3f, wanted %g or more", name, worst, -j.t.Camera))
+}
+
+func (j *judgement) margin() {
+	f := j.c.Margin
+	if !f.known() {
+		j.few("margin", "margin of the logits", f)
+		return
+	}
+	ratio := *f.Candidate / *f.Parent
+	ok := ratio <= j.t.Margin && ratio >= 1/j.t.Margin
+	j.check("margin", ok, ratio, j.t.Margin,
+		fmt.Sprintf("mean margin of the logits %.2f -> %.2f, a factor of %.2f, wanted within %g: thresholds on confidence must keep their meaning", *f.Parent, *f.Candidate, ratio, j.t.Margin))
+}
+
+func (j *judgement) latency() {
+	ratio := j.c.Latency.Candidate / j.c.Latency.Parent
+	j.check("latency", ratio <= j.t.Latency, ratio, j.t.Latency,
+		fmt.Sprintf("a forward pass takes %.1f -> %.1f ms, wanted at most %g times as long", j.c.Latency.Parent, j.c.Latency.Candidate, j.t.Latency))
+}
+
+// ErrFew is returned where a cycle cannot begin for want of pictures.
+var ErrFew = errors.New("too few pictures")
