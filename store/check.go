@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,7 +37,10 @@ func CheckFile(file string) error {
 		if faults != nil {
 			return fmt.Errorf("%w: %w", ErrDamaged, errors.Join(faults...))
 		}
-		return checkState(tx)
+		if strings.HasPrefix(filepath.Base(file), stateLayout.name) {
+			return checkState(tx)
+		}
+		return checkSamples(tx)
 	})
 	if err != nil {
 		return fmt.Errorf("check %s: %w", file, err)
@@ -78,6 +83,61 @@ func checkState(tx *bbolt.Tx) error {
 		if err != nil {
 			return fmt.Errorf("bucket %s: %w", name, err)
 		}
+	}
+	return nil
+}
+
+// checkSamples checks every record of samples.db, and that they add up.
+func checkSamples(tx *bbolt.Tx) error {
+	index, pictures, masks, total := tx.Bucket(indexBucket), tx.Bucket(picturesBucket), tx.Bucket(masksBucket), tx.Bucket(sumsBucket)
+	if index == nil || pictures == nil || masks == nil || total == nil {
+		return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
+	}
+	var found, want sums
+	withMask := 0
+	err := index.ForEach(func(k, v []byte) error {
+		record, err := unseal(k, v)
+		if err != nil {
+			return err
+		}
+		m, features, err := decodeIndex(record)
+		if err != nil {
+			return err
+		}
+		if string(sequenceKey(m.Seq)) != string(k) {
+			return fmt.Errorf("sample %d: %w: it lies under key %x", m.Seq, ErrDamaged, k)
+		}
+		picture, err := unseal(k, pictures.Get(k))
+		if err != nil {
+			return fmt.Errorf("picture of sample %d: %w", m.Seq, err)
+		}
+		if len(picture) != m.PictureBytes {
+			return fmt.Errorf("picture of sample %d: %w: %d bytes, not %d", m.Seq, ErrDamaged, len(picture), m.PictureBytes)
+		}
+		if m.Mask != nil {
+			withMask++
+			runs, err := unseal(k, masks.Get(k))
+			if err == nil {
+				_, err = decodeRuns(runs, m.Mask.Width*m.Mask.Height)
+			}
+			if err != nil {
+				return fmt.Errorf("mask of sample %d: %w", m.Seq, err)
+			}
+		}
+		found.Samples++
+		found.Bytes += m.bytes(len(features))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := getJSON(total, sumsKey, &want); err != nil {
+		return err
+	}
+	found.Next = want.Next
+	if found != want || pictures.Stats().KeyN != found.Samples || masks.Stats().KeyN != withMask {
+		return fmt.Errorf("%w: %d samples of %d bytes, %d pictures and %d masks, where %d of %d bytes are counted",
+			ErrDamaged, found.Samples, found.Bytes, pictures.Stats().KeyN, masks.Stats().KeyN, want.Samples, want.Bytes)
 	}
 	return nil
 }

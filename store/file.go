@@ -47,6 +47,7 @@ type layout struct {
 	name    string
 	buckets []string // beside formatBucket
 	reserve int64    // bytes taken from the file system at once, so that a full disk stops no commit
+	grow    int      // bytes by which a file grows that outgrew what it has
 	options bbolt.Options
 }
 
@@ -75,12 +76,9 @@ func (l layout) open(ctx context.Context, dir string, o Options) (db *bbolt.DB, 
 	if err != nil {
 		return nil, began, alarm, fmt.Errorf("%s: %w", l.name, err)
 	}
-	db.AllocSize = allocSize
+	db.AllocSize = l.grow
 	return db, began, alarm, nil
 }
-
-// allocSize is by how much a file grows that outgrew what it has.
-const allocSize = 1 << 20
 
 // examine checks an existing file and sets it aside if need be.
 func (l layout) examine(ctx context.Context, file string, o Options) (alarm string, err error) {

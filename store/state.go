@@ -25,6 +25,7 @@ var stateLayout = layout{
 	name:    "state.db",
 	buckets: []string{"models", "verdicts", "queue", "commands", "settings"},
 	reserve: stateReserve,
+	grow:    1 << 20,
 	options: bbolt.Options{InitialMmapSize: 2 * stateReserve, FreelistType: bbolt.FreelistMapType},
 }
 

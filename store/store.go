@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,8 @@ const lockWait = 30 * time.Second
 
 // Options are how a folder is opened. The zero value works.
 type Options struct {
+	// Samples bounds samples.db.
+	Samples Limits
 	// Check examines a database file, best in a process of its own, since damage can kill the one that reads
 	// it: nil for a sound file, ErrDamaged, ErrTooNew, or another error where it could not be told. nil is
 	// CheckFile.
@@ -32,10 +35,13 @@ type Options struct {
 // Store is an open folder.
 type Store struct {
 	State *State
+	// Samples is nil where samples.db can neither be opened nor begun; Alarms says why.
+	Samples *Samples
 	// Alarms are what was wrong at opening, a sentence each with what a person can do.
 	Alarms []string
 
-	lock *os.File
+	lock   *os.File
+	closed atomic.Bool
 }
 
 // Open opens the folder, which must exist, and begins the files that are not there. It fails where state.db can
@@ -72,12 +78,25 @@ func (s *Store) open(ctx context.Context, dir string, o Options) error {
 		return err
 	}
 	s.State = state
+	samples, alarms, err := openSamples(ctx, dir, o)
+	s.Alarms = append(s.Alarms, alarms...)
+	if err != nil {
+		s.Alarms = append(s.Alarms, fmt.Sprintf("no samples are kept: %v; see that the disk has room and the folder is this user's, then restart", err))
+		return nil
+	}
+	s.Samples = samples
 	return nil
 }
 
-// Close ends what is under way and gives the folder back.
+// Close ends what is under way and gives the folder back. A second call does nothing.
 func (s *Store) Close() error {
+	if !s.closed.CompareAndSwap(false, true) {
+		return nil
+	}
 	var all []error
+	if s.Samples != nil {
+		all = append(all, s.Samples.close())
+	}
 	if s.State != nil {
 		all = append(all, s.State.close())
 	}
