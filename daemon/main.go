@@ -32,6 +32,8 @@ type commandLine struct {
 	Plugin pluginVerb `cmd:"" help:"Install what makes a backend fast."`
 	Man    manVerb    `cmd:"" hidden:""`
 
+	Fleet fleetVerb `cmd:"" help:"Many devices over their broker: list, watch, adapt, roll back."`
+
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
@@ -85,13 +87,19 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	err = parsed.Run()
-	var faults *configError
+	var (
+		faults *configError
+		coded  *exitError
+	)
 	switch {
 	case err == nil, errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return 0
 	case errors.As(err, &faults):
 		fmt.Fprintln(stderr, err)
 		return exitConfiguration
+	case errors.As(err, &coded):
+		fmt.Fprintf(stderr, "fovea: %v\n", err)
+		return coded.code
 	default:
 		fmt.Fprintf(stderr, "fovea: %v\n", err)
 		return exitFailure

@@ -40,12 +40,12 @@ type Operator struct {
 
 // Seen is what a device has said. Nil pointers: nothing yet.
 type Seen struct {
-	Device string
-	Online bool
-	At     time.Time // of the newest message, by this machine's clock
-	Health *Health
-	Model  *ModelCard
-	Event  *Event // the newest
+	Device string     `json:"device"`
+	Online bool       `json:"online"`
+	At     time.Time  `json:"at"` // of the newest message, by this machine's clock
+	Health *Health    `json:"health,omitempty"`
+	Model  *ModelCard `json:"model,omitempty"`
+	Event  *Event     `json:"event,omitempty"` // the newest
 }
 
 // awaited is a command whose answers somebody waits for.

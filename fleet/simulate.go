@@ -40,6 +40,7 @@ type Simulated struct {
 
 	mu     sync.Mutex
 	health Health
+	newest int64 // version ever made
 }
 
 // NewSimulated returns a simulated device with a queue and a memory of its own.
@@ -61,8 +62,10 @@ func NewSimulated(cfg Config, sim Simulation, log *slog.Logger) (*Simulated, err
 	}
 	s := &Simulated{Device: d, sim: sim, health: Health{
 		TimeSynced: true, Version: "simulated", Health: HealthOK, Labels: sim.Labels, Cameras: map[string]Camera{},
-		Model: Model{SHA256: "simulated"}, Adapt: Adapt{State: AdaptIdle, SamplesReady: 100},
-		Inference: Inference{Device: "simulated"},
+		Model:   Model{SHA256: "simulated", ForegroundRelevance: Known(0.6), SwapConsistency: Known(0.8), SwapPairs: 64},
+		Adapt:   Adapt{State: AdaptIdle, SamplesReady: 100},
+		Storage: Storage{BytesUsed: 3e8, BytesLimit: 1e9, FreeBytes: 8e9, Samples: 10000},
+		Memory:  Memory{RSSBytes: 4e8}, Inference: Inference{Device: "simulated"},
 	}}
 	info := Info{Model: "simulated", Version: "simulated", Cameras: map[string]string{}}
 	for _, spec := range []VerbSpec{
@@ -185,7 +188,8 @@ func (s *Simulated) adapt(ctx context.Context, cmd Command, progress func(float6
 	var version int64
 	s.change(func(h *Health) {
 		parent := h.Model.Version
-		version = parent + 1
+		s.newest++
+		version = s.newest
 		h.Model.Version, h.Model.Parent, h.Model.PromotedAt = version, &parent, new(stamp(time.Now()))
 		h.Model.Probation, h.Adapt.LastVerdict = ProbationRunning, Promoted
 	})
