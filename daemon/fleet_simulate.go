@@ -21,7 +21,7 @@ type fleetSimulate struct {
 	Prefix    string            `default:"sim" help:"They are called PREFIX-001 and so on."`
 	OwnBroker bool              `help:"Also run a broker, on loopback, port 1883."`
 	Failing   int               `placeholder:"N" help:"So many, the last ones, do not adapt well."`
-	Ending    fleet.Ending      `enum:"rejected,rolled_back,failed" default:"rolled_back" help:"What those come to: rejected, rolled_back, failed."`
+	Ending    fleet.Ending      `enum:"rejected,rolled_back,failed,waiting" default:"rolled_back" help:"What those come to: rejected, rolled_back, failed, waiting (for approval)."`
 	Label     map[string]string `placeholder:"KEY=VALUE" help:"Labels of all; site is site-1 to site-4 in turn unless given."`
 	Adapt     time.Duration     `default:"10s" help:"How long an adaptation takes."`
 	Probation time.Duration     `default:"10s" help:"How long its probation takes."`

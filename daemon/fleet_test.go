@@ -97,7 +97,7 @@ func TestFleetVerbs(t *testing.T) {
 	shows(out, "no adaptation is running")
 	shows(errs, "8 of 8 devices did not do it")
 	out, _ = do(exitDevices, "promote", "sim-001")
-	shows(out, "unsupported")
+	shows(out, "no candidate waits for approval")
 
 	_, errs = do(exitUsage, "rollback")
 	shows(errs, "which devices?")

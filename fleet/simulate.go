@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -15,6 +16,7 @@ type Ending string
 // The endings.
 const (
 	EndPromoted   Ending = "promoted"
+	EndWaiting    Ending = "waiting" // for approval: the verb promote
 	EndRejected   Ending = "rejected"
 	EndRolledBack Ending = "rolled_back" // promoted, then the probation fails
 	EndFailed     Ending = "failed"      // no verdict
@@ -41,10 +43,15 @@ type Simulated struct {
 	mu     sync.Mutex
 	health Health
 	newest int64 // version ever made
+	waits  int64 // the version that waits for approval; 0 is none
 }
 
 // NewSimulated returns a simulated device with a queue and a memory of its own.
+// It takes all its verbs from remote unless cfg.Allow says otherwise.
 func NewSimulated(cfg Config, sim Simulation, log *slog.Logger) (*Simulated, error) {
+	if cfg.Allow == nil {
+		cfg.Allow = Verbs
+	}
 	d, err := New(cfg, NewQueue(QueueLimit), NewCommandLog(), log)
 	if err != nil {
 		return nil, err
@@ -71,6 +78,7 @@ func NewSimulated(cfg Config, sim Simulation, log *slog.Logger) (*Simulated, err
 	for _, spec := range []VerbSpec{
 		{Verb: VerbAdapt, Args: AdaptArgs{}, Exclusive: true, Handler: s.adapt},
 		{Verb: VerbRollback, Args: RollbackArgs{}, Exclusive: true, Handler: s.rollback},
+		{Verb: VerbPromote, Args: PromoteArgs{}, Exclusive: true, Handler: s.promote},
 		{Verb: VerbHealth, Repeatable: true, Handler: func(context.Context, Command, func(float64)) (any, error) {
 			return s.complete(s.snapshot()), nil
 		}},
@@ -148,10 +156,16 @@ func (s *Simulated) change(f func(*Health)) {
 	if err := s.SetHealth(h); err != nil {
 		s.log.Error("simulate", "err", err)
 	}
-	if err := s.SetModel(ModelCard{
+	card := ModelCard{
 		Version: h.Model.Version, SHA256: h.Model.SHA256, Parent: h.Model.Parent, Verdict: h.Adapt.LastVerdict,
 		Probation: h.Model.Probation, Title: "simulated",
-	}); err != nil {
+	}
+	s.mu.Lock()
+	if s.waits > 0 {
+		card.LatestVersion = strconv.FormatInt(s.waits, 10)
+	}
+	s.mu.Unlock()
+	if err := s.SetModel(card); err != nil {
 		s.log.Error("simulate", "err", err)
 	}
 }
@@ -165,7 +179,11 @@ func (s *Simulated) event(t EventType, command string) {
 
 func (s *Simulated) adapt(ctx context.Context, cmd Command, progress func(float64)) (any, error) {
 	s.change(func(h *Health) { h.Adapt.State = AdaptRunning })
-	defer s.change(func(h *Health) { h.Adapt.State = AdaptIdle })
+	defer s.change(func(h *Health) {
+		if h.Adapt.State = AdaptIdle; s.waits > 0 {
+			h.Adapt.State = AdaptWaiting
+		}
+	})
 	s.event(AdaptStarted, cmd.ID)
 	const steps = 10
 	for i := range steps {
@@ -186,15 +204,53 @@ func (s *Simulated) adapt(ctx context.Context, cmd Command, progress func(float6
 		return AdaptResult{Verdict: Rejected, Reason: "not better, as it was told to be"}, nil
 	}
 	var version int64
+	if s.sim.Ending == EndWaiting {
+		s.change(func(h *Health) {
+			s.newest++
+			version, s.waits = s.newest, s.newest
+			h.Adapt.LastVerdict = Waiting
+		})
+		s.event(AdaptWaits, cmd.ID)
+		return AdaptResult{Verdict: Waiting, Version: &version}, nil
+	}
 	s.change(func(h *Health) {
-		parent := h.Model.Version
 		s.newest++
 		version = s.newest
-		h.Model.Version, h.Model.Parent, h.Model.PromotedAt = version, &parent, new(stamp(time.Now()))
-		h.Model.Probation, h.Adapt.LastVerdict = ProbationRunning, Promoted
+		s.goLive(h, version)
 	})
 	s.event(AdaptPromoted, cmd.ID)
+	return AdaptResult{Verdict: Promoted, Version: &version}, nil
+}
+
+// goLive makes a version the live one, on probation. It wants s.mu held.
+func (s *Simulated) goLive(h *Health, version int64) {
+	parent := h.Model.Version
+	h.Model.Version, h.Model.Parent, h.Model.PromotedAt = version, &parent, new(stamp(time.Now()))
+	h.Model.Probation, h.Adapt.LastVerdict, h.Adapt.State, s.waits = ProbationRunning, Promoted, AdaptIdle, 0
 	time.AfterFunc(s.sim.Probation, func() { s.endProbation(version) })
+}
+
+func (s *Simulated) promote(_ context.Context, cmd Command, _ func(float64)) (any, error) {
+	var (
+		version int64
+		err     error
+	)
+	s.change(func(h *Health) {
+		want := cmd.Args.(PromoteArgs).Version
+		switch {
+		case s.waits == 0:
+			err = &Error{Code: Failed, Reason: "no candidate waits for approval"}
+		case want != 0 && want != s.waits:
+			err = &Error{Code: Invalid, Field: "version", Reason: fmt.Sprintf("the candidate that waits is version %d", s.waits)}
+		default:
+			version = s.waits
+			s.goLive(h, version)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.event(AdaptPromoted, cmd.ID)
 	return AdaptResult{Verdict: Promoted, Version: &version}, nil
 }
 
