@@ -129,7 +129,7 @@ func (s *EvalSet) meanMargin(o *Outcomes) float64 {
 	sum, n := 0., 0.
 	for i, it := range s.items {
 		if it.kind == labelledAsIs {
-			sum += marginOf(o.logits[i])
+			sum += marginOf(o.items[i].logits)
 			n++
 		}
 	}
@@ -193,48 +193,48 @@ func share(b bool) float64 {
 }
 
 func (views) swap(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return share(int(top(o.logits[i])) == it.class), it.kind == labelledSwap
+	return share(int(top(o.items[i].logits)) == it.class), it.kind == labelledSwap
 }
 
 func (views) labelled(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return share(int(top(o.logits[i])) == it.class), it.kind == labelledAsIs
+	return share(int(top(o.items[i].logits)) == it.class), it.kind == labelledAsIs
 }
 
 func (views) follow(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	said := int(top(o.logits[i]))
+	said := int(top(o.items[i].logits))
 	return share(said == it.class) - share(said == it.other), it.kind == followPair
 }
 
 func (views) background(o *Outcomes, i int, it *item, scale float64) (float64, bool) {
-	p := scaled(o.logits[i], scale)
+	p := scaled(o.items[i].logits, scale)
 	return slices.Max(p), it.kind == emptyView || it.kind == noObject
 }
 
 func (views) auroc(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return o.auroc[i], it.cover != nil
+	return o.items[i].auroc, it.cover != nil
 }
 
 func (views) effective(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return o.effective[i], it.cover != nil
+	return o.items[i].effective, it.cover != nil
 }
 
 func (views) drop(o *Outcomes, i int, it *item, scale float64) (float64, bool) {
 	if it.kind != noSurround {
 		return 0, false
 	}
-	return scaled(o.logits[i], scale)[it.class] - scaled(o.logits[it.twin], scale)[it.class], true
+	return scaled(o.items[i].logits, scale)[it.class] - scaled(o.items[it.twin].logits, scale)[it.class], true
 }
 
 func (v views) agreement(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return share(top(o.logits[i]) == top(v.base.logits[i])), it.kind == original
+	return share(top(o.items[i].logits) == top(v.base.items[i].logits)), it.kind == original
 }
 
 func (views) entropy(o *Outcomes, i int, it *item, scale float64) (float64, bool) {
-	return entropy(model.Probabilities(o.logits[i])), it.kind == original
+	return entropy(model.Probabilities(o.items[i].logits)), it.kind == original
 }
 
 func (views) margin(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return marginOf(o.logits[i]), it.kind == labelledAsIs
+	return marginOf(o.items[i].logits), it.kind == labelledAsIs
 }
 
 // scaled are the probabilities of logits times a factor.
@@ -256,7 +256,7 @@ func (v views) agreementParent() *float64 {
 	same, n := 0., 0
 	for i := range v.items {
 		if v.items[i].kind == original {
-			same += share(top(v.candidate.logits[i]) == top(v.parent.logits[i]))
+			same += share(top(v.candidate.items[i].logits) == top(v.parent.items[i].logits))
 			n++
 		}
 	}
@@ -275,8 +275,8 @@ func (v views) crowding() Paired {
 	for i := range v.items {
 		if it := &v.items[i]; it.kind == labelledSwap {
 			truth[it.class]++
-			said[0][top(v.parent.logits[i])]++
-			said[1][top(v.candidate.logits[i])]++
+			said[0][top(v.parent.items[i].logits)]++
+			said[1][top(v.candidate.items[i].logits)]++
 			n++
 		}
 	}
@@ -301,8 +301,8 @@ func (v views) recalls() []Recall {
 	for i := range v.items {
 		if it := &v.items[i]; it.kind == labelledSwap {
 			list[it.class].Pictures++
-			right[it.class][0] += share(int(top(v.parent.logits[i])) == it.class)
-			right[it.class][1] += share(int(top(v.candidate.logits[i])) == it.class)
+			right[it.class][0] += share(int(top(v.parent.items[i].logits)) == it.class)
+			right[it.class][1] += share(int(top(v.candidate.items[i].logits)) == it.class)
 		}
 	}
 	for class := range list {

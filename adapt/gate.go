@@ -3,6 +3,7 @@ package adapt
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -270,7 +271,7 @@ func (j *judgement) recalls() {
 			continue
 		}
 		known = true
-		if d := *r.Candidate - *r.Parent; !(d >= worst) {
+		if d := *r.Candidate - *r.Parent; math.IsNaN(d) || d < worst {
 			worst, label = d, r.Label
 		}
 	}
@@ -309,11 +310,12 @@ func (j *judgement) agreement() {
 
 func (j *judgement) cameras() {
 	worst, name := math.Inf(1), ""
-	for camera, f := range j.c.Cameras {
-		if f.LabelledSwap.Difference == nil {
+	for _, camera := range slices.Sorted(maps.Keys(j.c.Cameras)) {
+		f := j.c.Cameras[camera].LabelledSwap
+		if f.Difference == nil {
 			continue
 		}
-		if d := *f.LabelledSwap.Difference; name == "" || !(d > worst) && (d != worst || camera < name) {
+		if d := *f.Difference; math.IsNaN(d) || d < worst {
 			worst, name = d, camera
 		}
 	}

@@ -273,7 +273,7 @@ func TestReadPictureRespectsAlpha(t *testing.T) {
 	if err := png.Encode(&b, img); err != nil {
 		t.Fatal(err)
 	}
-	p, err := decodePicture(b.Bytes())
+	p, err := DecodePicture(b.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func FuzzDecodePicture(f *testing.F) {
 	f.Add([]byte("\x89PNG\r\n\x1a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		orientation(data)
-		if p, err := decodePicture(data); err == nil && len(p.RGB) != 3*p.Width*p.Height {
+		if p, err := DecodePicture(data); err == nil && len(p.RGB) != 3*p.Width*p.Height {
 			t.Fatalf("%d x %d with %d bytes", p.Width, p.Height, len(p.RGB))
 		}
 	})
@@ -348,7 +348,7 @@ func TestDifferenceHashToleratesScaleAndCompression(t *testing.T) {
 	if err := jpeg.Encode(&b, scene(160, 120, .3), &jpeg.Options{Quality: 60}); err != nil {
 		t.Fatal(err)
 	}
-	small, err := decodePicture(b.Bytes())
+	small, err := DecodePicture(b.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}

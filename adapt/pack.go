@@ -433,7 +433,7 @@ func decodeSample(data []byte) (*Picture, error) {
 	if c.Width*c.Height > maxSamplePixel {
 		return nil, fmt.Errorf("%d x %d pixels, want at most %d million", c.Width, c.Height, maxSamplePixel>>20)
 	}
-	return decodePicture(data)
+	return DecodePicture(data)
 }
 
 // Divide gives each of n samples of one camera, in their order, its part: blocks of block samples, of which every

@@ -44,14 +44,15 @@ func ReadPicture(path string) (*Picture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	p, err := decodePicture(data)
+	p, err := DecodePicture(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return p, nil
 }
 
-func decodePicture(data []byte) (*Picture, error) {
+// DecodePicture is ReadPicture for the content of a file.
+func DecodePicture(data []byte) (*Picture, error) {
 	if len(data) > maxPictureBytes {
 		return nil, fmt.Errorf("larger than %d MiB", maxPictureBytes>>20)
 	}

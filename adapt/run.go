@@ -125,7 +125,7 @@ func (in RunInput) run(ctx context.Context, b *model.Backend, s RunSettings, pro
 		return nil, nil, fmt.Errorf("recipe %q, want %q, %q or %q", s.Recipe, RecipeHead, RecipeBackbone, RecipeBoth)
 	}
 	if s.Recipe != RecipeHead {
-		set, err := in.tuneSet(ctx, b, train, s)
+		set, err := in.TuneSet(ctx, b, train, s)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -209,10 +209,10 @@ func (in RunInput) EvalSet(ctx context.Context, b *model.Backend, held []Backgro
 	return NewEvalSet(ctx, net, in.Labelled, in.Pack, held, s)
 }
 
-// tuneSet are labelled pictures, as they are and laid on the device's backgrounds, with their labels and masks,
+// TuneSet are labelled pictures, as they are and laid on the device's backgrounds, with their labels and masks,
 // and frames of the device with their masks. A fifth of the labelled objects and of the frames' visits choose the
 // step that is kept.
-func (in RunInput) tuneSet(ctx context.Context, b *model.Backend, backgrounds []Background, s RunSettings) (*TuneSet, error) {
+func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []Background, s RunSettings) (*TuneSet, error) {
 	if len(backgrounds) == 0 {
 		return nil, fmt.Errorf("%w: no background of the device", ErrFew)
 	}

@@ -1,0 +1,151 @@
+package adapt_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/bench/gate/bad"
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+// TestGateLetsNoLossPass makes bad candidates, and holds each verdict against the truth: none that truly loses is
+// promoted. FOVEA_SOAK makes a hundred of them.
+func TestGateLetsNoLossPass(t *testing.T) {
+	w := openWorld(t)
+	seeds := uint64(1)
+	if os.Getenv("FOVEA_SOAK") != "" {
+		seeds = 7
+	}
+	parent := w.accuracy(t, w.in.Base)
+	judged := 0
+	try := func(name string, from, c *model.Checkpoint, before float64) {
+		t.Helper()
+		verdict, f := w.judge(t, from, c)
+		after := w.accuracy(t, c)
+		judged++
+		t.Logf("%-34s %-8s true gain %+.3f, seen %s; fails %s", name, verdict.Decision, after-before, number(f.LabelledSwap.Difference), failing(verdict))
+		if verdict.Decision == adapt.Promote && after < before {
+			t.Errorf("%s was promoted and truly loses %.3f: %s", name, before-after, verdict.Reason)
+		}
+	}
+	for seed := range seeds {
+		for _, m := range bad.Makers {
+			c, err := m.Make(bad.Given{
+				Context: t.Context(), Backend: w.backend, Parent: w.in.Base, Set: w.tune, Settings: badSettings(), Seed: seed + 1,
+			})
+			if err != nil {
+				t.Fatalf("%s: %v", m.Name, err)
+			}
+			try(fmt.Sprint(m.Name, ", seed ", seed+1), w.in.Base, c, parent)
+		}
+	}
+	from, before := w.in.Base, parent
+	for i, c := range bad.Chain(w.in.Base, 5) {
+		try(fmt.Sprint("drift chain, generation ", i+1), from, c, before)
+		from, before = c, w.accuracy(t, c)
+	}
+	if least := 20; judged < least {
+		t.Errorf("%d candidates, want %d", judged, least)
+	}
+}
+
+// badSettings train fast and far.
+func badSettings() adapt.Settings {
+	s := worldRun().Tune
+	s.Rate *= 10
+	return s
+}
+
+// TestGateLetsAGainPass: the default recipe of a device truly gains in this world, and is promoted.
+func TestGateLetsAGainPass(t *testing.T) {
+	w := openWorld(t)
+	before := w.accuracy(t, w.in.Base)
+	promoted := 0
+	for seed := range uint64(3) {
+		c, r, err := adapt.Run(t.Context(), w.backend, w.in, worldRun().Seeded(seed+1), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := w.accuracy(t, c)
+		t.Logf("seed %d: mix %g, accuracy %.3f -> %.3f, %s: %s", seed+1, r.Refit.Mix, before, after, r.Verdict.Decision, r.Verdict.Reason)
+		if r.Verdict.Decision != adapt.Promote {
+			continue
+		}
+		promoted++
+		if after <= before {
+			t.Errorf("seed %d was promoted and truly goes from %.3f to %.3f", seed+1, before, after)
+		}
+	}
+	if promoted == 0 {
+		t.Error("no good candidate was promoted")
+	}
+}
+
+// TestRunRepeats: the same input and settings give the same candidate and the same verdict, with every recipe.
+func TestRunRepeats(t *testing.T) {
+	w := openWorld(t)
+	for _, recipe := range []adapt.Recipe{adapt.RecipeHead, adapt.RecipeBoth} {
+		s := worldRun()
+		s.Recipe = recipe
+		s.Tune.Steps, s.Refit.Swaps, s.Eval.Swaps, s.Eval.Resamples = 4, 60, 60, 100
+		var digest, verdict [2]string
+		for i := range digest {
+			stages := map[string]bool{}
+			c, r, err := adapt.Run(t.Context(), w.backend, w.in, s, func(p adapt.Progress) { stages[p.Stage] = true })
+			if err != nil {
+				t.Fatal(err)
+			}
+			digest[i], verdict[i] = c.Digest(), fmt.Sprint(r.Verdict.Decision, failing(r.Verdict))
+			if r.Candidate != digest[i] {
+				t.Errorf("the report names %.12s, the candidate is %.12s", r.Candidate, digest[i])
+			}
+			if !stages["figures"] || !stages["plates"] || !stages["refit"] {
+				t.Errorf("stages %v", stages)
+			}
+		}
+		if digest[0] != digest[1] || verdict[0] != verdict[1] {
+			t.Errorf("%s: %.12s %s, then %.12s %s", recipe, digest[0], verdict[0], digest[1], verdict[1])
+		}
+		if digest[0] == w.in.Base.Digest() {
+			t.Errorf("%s: the candidate is the base", recipe)
+		}
+	}
+}
+
+// TestRunRefusesAForeignPack: figures on other kept-apart objects would mean nothing.
+func TestRunRefusesAForeignPack(t *testing.T) {
+	w := openWorld(t)
+	in := w.in
+	pack := *in.Pack
+	pack.Labelled = "another"
+	in.Pack = &pack
+	if _, _, err := adapt.Run(t.Context(), w.backend, in, worldRun(), nil); err == nil || !strings.Contains(err.Error(), "kept apart") {
+		t.Errorf("error %v", err)
+	}
+	pack.Labelled, pack.Base = w.in.Pack.Labelled, "another"
+	if _, _, err := adapt.Run(t.Context(), w.backend, in, worldRun(), nil); err == nil || !strings.Contains(err.Error(), "base") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func failing(v adapt.Verdict) string {
+	var names []string
+	for _, c := range v.Checks {
+		if c.OK == nil {
+			names = append(names, c.Name+"?")
+		} else if !*c.OK {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func number(v *float64) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%+.3f", *v)
+}
