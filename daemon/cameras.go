@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed-a98b2d25/fovea/capture"
 )
@@ -19,7 +20,11 @@ type watched struct {
 	explained newest[*answer] // the newest with an overlay; nil before the first
 	answers   atomic.Uint64   // frames classified
 
-	turns int // frames since the last explained one; the inference goroutine's own
+	foreground newest[*float64] // share of relevance on the object in the newest frame that has a mask; nil before
+
+	// The inference goroutine's own.
+	turns    int       // frames since the last explained one
+	featured time.Time // the last plain frame with features
 }
 
 // watchCameras opens and closes cameras as the configuration says. Those whose section a reload leaves alone

@@ -12,9 +12,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/model"
+	"github.com/seed-a98b2d25/fovea/store"
 )
 
 // Config is the configuration file, YAML over the values of defaultConfig. Relative paths are relative to the
@@ -24,12 +26,18 @@ type Config struct {
 	// systemd's state directory, else /var/lib/fovea, else (not as root) ~/.local/state/fovea.
 	StateDir string `yaml:"state_dir,omitempty"`
 
+	// Unix socket on which the verbs of this program speak to the daemon. Default: /run/fovea/fovea.sock where
+	// state_dir is /var/lib/fovea, else fovea.sock in state_dir.
+	Socket string `yaml:"socket,omitempty"`
+
 	Device    DeviceConfig    `yaml:"device,omitempty"`
 	Model     ModelConfig     `yaml:"model,omitempty"`
 	Inference InferenceConfig `yaml:"inference,omitempty"`
 
 	// The cameras of this device; one model serves them all, in turn.
 	Cameras []CameraConfig `yaml:"cameras,omitempty"`
+
+	Samples SamplesConfig `yaml:"samples,omitempty"`
 
 	MQTT MQTTConfig `yaml:"mqtt,omitempty"`
 	Web  WebConfig  `yaml:"web,omitempty"`
@@ -80,6 +88,34 @@ type InferenceConfig struct {
 	// Every how many frames of a camera the relevance map (what the model looked at) is computed too, which
 	// takes about 3 times as long as a plain frame. 0: never.
 	RelevanceEvery int `yaml:"relevance_every,omitempty" jsonschema:"minimum=0,maximum=1000000"`
+}
+
+// SamplesConfig says which frames are kept to learn from.
+type SamplesConfig struct {
+	// Most megabytes on disk; the most redundant pictures go first. 0: none are kept.
+	Megabytes int `yaml:"megabytes,omitempty" jsonschema:"minimum=0,maximum=1000000"`
+
+	// Days after which a picture goes; 0: never.
+	MaxAgeDays int `yaml:"max_age_days,omitempty" jsonschema:"minimum=0,maximum=36500"`
+
+	// Least time between two kept frames of one camera.
+	Every time.Duration `yaml:"every,omitempty"`
+
+	// Cosine distance, 0 to 2, to the nearest kept frame of the camera below which a frame is never kept.
+	Apart float64 `yaml:"apart,omitempty" jsonschema:"minimum=0,maximum=2"`
+
+	// Cosine distance to the nearest kept frame of the camera from which on a frame is kept for its novelty
+	// alone. Between apart and novel one of the following must speak for it.
+	Novel float64 `yaml:"novel,omitempty" jsonschema:"minimum=0,maximum=2"`
+
+	// The model hesitates: its two highest probabilities differ by less than this.
+	Margin float64 `yaml:"margin,omitempty" jsonschema:"minimum=0,maximum=1"`
+
+	// The model looks beside the object: less than this share of its relevance is on it.
+	Relevance float64 `yaml:"relevance,omitempty" jsonschema:"minimum=0,maximum=1"`
+
+	// Its class, or its time of day, has less than this part of an even share of what is kept.
+	Rare float64 `yaml:"rare,omitempty" jsonschema:"minimum=0,maximum=1"`
 }
 
 // CameraConfig is one camera.
@@ -149,9 +185,18 @@ func defaultConfig() *Config {
 		StateDir:  defaultStateDir(),
 		Model:     ModelConfig{Backend: model.BackendAuto},
 		Inference: InferenceConfig{RelevanceEvery: 5},
+		Samples:   defaultSamples(),
 		MQTT:      MQTTConfig{Root: "fovea", Listen: "127.0.0.1:1883", Discovery: "device"},
 		Web:       WebConfig{Listen: "127.0.0.1:8080"},
 		Log:       LogConfig{Level: "info", Format: "text"},
+	}
+}
+
+func defaultSamples() SamplesConfig {
+	t := store.DefaultTaste
+	return SamplesConfig{
+		Megabytes: 256, MaxAgeDays: 90,
+		Every: t.Every, Apart: t.Apart, Novel: t.Novel, Margin: t.Margin, Relevance: t.Relevance, Rare: t.Rare,
 	}
 }
 
@@ -164,8 +209,11 @@ func defaultStateDir() string {
 			return filepath.Join(home, ".local", "state", "fovea")
 		}
 	}
-	return "/var/lib/fovea"
+	return systemState
 }
+
+// systemState is the state folder of the system's daemon.
+const systemState = "/var/lib/fovea"
 
 // systemConfig is read by verbs that are given no --config, if it is there.
 const systemConfig = "/etc/fovea/fovea.yaml"
@@ -259,6 +307,8 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 		fault("inference.relevance_every", "%d must be between 0 (never) and 1000000", c.Inference.RelevanceEvery)
 	}
 
+	c.Samples.check(fault)
+
 	first := map[string]int{}
 	for i, camera := range c.Cameras {
 		at := fmt.Sprintf("cameras[%d]", i)
@@ -321,6 +371,26 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 	oneOf("log.format", c.Log.Format, "text", "json")
 }
 
+func (c SamplesConfig) check(fault func(field, format string, args ...any)) {
+	if c.Megabytes < 0 || c.Megabytes > 1_000_000 {
+		fault("samples.megabytes", "%d must be between 0 (none are kept) and 1000000", c.Megabytes)
+	}
+	if c.MaxAgeDays < 0 || c.MaxAgeDays > 36500 {
+		fault("samples.max_age_days", "%d must be between 0 (no bound) and 36500", c.MaxAgeDays)
+	}
+	if c.Every < 0 {
+		fault("samples.every", "%v must not be negative", c.Every)
+	}
+	for _, f := range []struct {
+		name    string
+		v, most float64
+	}{{"apart", c.Apart, 2}, {"novel", c.Novel, 2}, {"margin", c.Margin, 1}, {"relevance", c.Relevance, 1}, {"rare", c.Rare, 1}} {
+		if !(f.v >= 0 && f.v <= f.most) {
+			fault("samples."+f.name, "%v must be between 0 and %v", f.v, f.most)
+		}
+	}
+}
+
 // webOff in WebConfig.Listen: no page.
 const webOff = "off"
 
@@ -358,6 +428,7 @@ func (c *Config) resolve(dir string) {
 		absolute(p)
 	}
 	absolute(&c.StateDir)
+	absolute(&c.Socket)
 	absolute(&c.Model.Dir)
 	absolute(&c.Model.Plugins.CPU.Path)
 	absolute(&c.Model.Plugins.CUDA.Path)

@@ -31,7 +31,10 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if len(c.Cameras) < 5 || c.Device.ID == "" || c.Model.Plugins.CPU.SHA256 == "" || c.MQTT.KeyFile == "" {
 		t.Errorf("not everything is in force: %+v", c)
 	}
-	c.Device, c.Model.Dir, c.Model.Plugins, c.Cameras = DeviceConfig{}, "", PluginsConfig{}, want.Cameras
+	if c.Socket != systemSocket || c.sockets()[0] != want.sockets()[0] {
+		t.Errorf("the example shows socket %s, the default is %s", c.Socket, want.sockets()[0])
+	}
+	c.Socket, c.Device, c.Model.Dir, c.Model.Plugins, c.Cameras = "", DeviceConfig{}, "", PluginsConfig{}, want.Cameras
 	c.MQTT.URL, c.MQTT.Username, c.MQTT.PasswordFile = "", "", ""
 	c.MQTT.CAFile, c.MQTT.CertFile, c.MQTT.KeyFile = "", "", ""
 	c.Web.TLSCert, c.Web.TLSKey, c.Web.Hosts = "", "", nil

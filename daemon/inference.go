@@ -114,12 +114,15 @@ func nextFrame(cameras []*watched, turn *int) (*watched, capture.Frame, bool) {
 func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels []float32) {
 	config, _ := d.configs.get()
 	want := model.Want(0)
-	if every := config.Inference.RelevanceEvery; every > 0 {
+	began := time.Now()
+	switch every := config.Inference.RelevanceEvery; {
+	case every > 0:
 		if w.turns++; w.turns >= every || w.answers.Load() == 0 {
 			want, w.turns = live.explaining(), 0
 		}
+	case d.samples() != nil && began.Sub(w.featured) >= plainEvery:
+		want, w.featured = model.WantFeatures, began
 	}
-	began := time.Now()
 	if err := live.net.Preprocess.Pixels(frame.RGB, frame.Width, frame.Height, pixels); err != nil {
 		d.inferred(err)
 		return
@@ -133,7 +136,7 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	if out.Logits != nil {
 		a.guesses, a.margin = likeliest(live.net.Config, model.Probabilities(out.Logits))
 	}
-	if want != 0 {
+	if want&model.WantClassAttention != 0 {
 		a.overlay = overlayOf(live.net, out, frame)
 		w.explained.set(a)
 	}
@@ -143,6 +146,9 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	d.timing.add(a.at, a.took)
 	d.metrics.took.Observe(a.took.Seconds())
 	d.publish(w, a)
+	if want&model.WantFeatures != 0 {
+		d.keeper.offer(offer{w, a, out})
+	}
 }
 
 // inferred notes whether the net works; a failure is told until the next success.

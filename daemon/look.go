@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
@@ -27,7 +28,8 @@ type lookVerb struct {
 
 func (lookVerb) Help() string {
 	return `Draws what the model sees in each picture: its guesses, what the class token attends to in the last block
-(the mean of the heads, and each head), and the relevance map: what spoke for the class.
+(the mean of the heads, and each head), the relevance map: what spoke for the class, and the mask of the object,
+which the daemon finds without labels (TokenCut) where the model is self-supervised, such as DINOv2.
 
   fovea look --model models/mine --out looks door.jpg hall.png
   fovea look --model models/mine --out looks --class cup door.jpg     what speaks for a cup, seen or not`
@@ -95,6 +97,7 @@ type seen struct {
 	rows, cols int
 	relevance  []float32   // [rows*cols], not normalised
 	attention  [][]float32 // a map a head, [rows*cols], each with sum at most 1
+	mask       *sight      // the object, found without labels
 }
 
 type namedScore struct {
@@ -113,7 +116,7 @@ func lookAt(net *model.Net, name string, class int) (*seen, error) {
 	if err := net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
 		return nil, err
 	}
-	o, err := net.Run(model.WantRelevance|model.WantClassAttention, pixels, []int32{int32(class)})
+	o, err := net.Run(model.WantRelevance|model.WantClassAttention|model.WantFeatures, pixels, []int32{int32(class)})
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +127,9 @@ func lookAt(net *model.Net, name string, class int) (*seen, error) {
 	}
 	for h := range c.Heads {
 		s.attention = append(s.attention, o.ClassAttention[h*rows*cols:(h+1)*rows*cols])
+	}
+	if s.mask, err = new(eye).look(capture.Frame{Width: p.Width, Height: p.Height, RGB: p.RGB}, net, o); err != nil {
+		return nil, err
 	}
 	probabilities := model.Probabilities(o.Logits)
 	for _, i := range ranking(o.Logits)[:min(5, c.Classes)] {

@@ -32,6 +32,9 @@ type commandLine struct {
 	Plugin pluginVerb `cmd:"" help:"Install what makes a backend fast."`
 	Man    manVerb    `cmd:"" hidden:""`
 
+	Samples samplesVerb `cmd:"" help:"The pictures that are kept to learn from: list, show, export, import, purge."`
+	DB      dbVerb      `cmd:"" name:"db" help:"Check and compact what the daemon keeps."`
+
 	Fleet fleetVerb `cmd:"" help:"Many devices over their broker: list, watch, adapt, roll back."`
 
 	Version kong.VersionFlag `help:"Print the version."`

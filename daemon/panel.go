@@ -85,6 +85,7 @@ func drawPanel(s *seen) *image.RGBA {
 				return y + 22
 			},
 		},
+		maskTile(s, plain),
 	}
 
 	wide := 2*panelEdge + len(tiles)*tileSide + (len(tiles)-1)*tileGap

@@ -19,6 +19,7 @@ import (
 
 	"github.com/seed-a98b2d25/fovea/fleet"
 	"github.com/seed-a98b2d25/fovea/model"
+	"github.com/seed-a98b2d25/fovea/store"
 )
 
 type runVerb struct {
@@ -74,6 +75,8 @@ type daemon struct {
 	status   atomic.Pointer[status]
 	history  history
 	device   atomic.Pointer[fleet.Device]
+	store    *store.Store // nil where it could not be opened; set before the goroutines start
+	keeper   *keeper
 
 	settled      chan struct{} // closed when the first model is served, or known not to load
 	modelSettled func()
@@ -91,6 +94,7 @@ func newDaemon(file string, config *Config, logTo io.Writer) (*daemon, error) {
 		wake:     make(chan struct{}, 1),
 		nets:     make(chan *served, 1),
 		settled:  make(chan struct{}),
+		keeper:   newKeeper(),
 		backends: map[ModelConfig]*model.Backend{},
 	}
 	options := &slog.HandlerOptions{Level: d.level}
@@ -130,6 +134,9 @@ const stopLimit = 9 * time.Second
 
 // run is the daemon until ctx is done. Its goroutines:
 func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
+	if err := d.openStore(ctx); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	part := func(f func(context.Context) error) { group.Go(func() error { return f(ctx) }) }
 
@@ -137,8 +144,10 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	part(func(ctx context.Context) error {
 		return follow(ctx, &d.configs, func(c *Config) ModelConfig { return c.Model }, d.serveModel) // -> d.nets
 	})
-	part(d.infer)      // frames, nets -> answers: watched.latest, d.publish
-	part(d.lookAround) // everything -> d.status, four times a second
+	part(d.infer)       // frames, nets -> answers: watched.latest, d.publish, keeper.offer
+	part(d.keepSamples) // offers, imports -> d.store
+	part(d.lookAround)  // everything -> d.status, four times a second
+	part(d.serveSocket) // the verbs of this program -> d.store
 	part(func(ctx context.Context) error {
 		return follow(ctx, &d.configs, func(c *Config) MQTTConfig { return c.MQTT }, d.talk) // status, answers -> broker
 	})
@@ -150,7 +159,11 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	part(d.sayReady)
 
 	ended := make(chan error, 1)
-	go func() { ended <- group.Wait() }()
+	go func() {
+		err := group.Wait()
+		d.closeStore()
+		ended <- err
+	}()
 	select {
 	case err := <-ended:
 		return err

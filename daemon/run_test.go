@@ -62,6 +62,9 @@ var realGrabber = sync.OnceValues(func() (string, error) {
 var grabberDir string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "db" { // the daemon checks its databases in a child: this program
+		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	code := m.Run()
 	if grabberDir != "" {
 		os.RemoveAll(grabberDir)

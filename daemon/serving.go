@@ -21,12 +21,12 @@ type served struct {
 	fixed   []float32
 }
 
-// explaining is what an explained frame asks of the net.
+// explaining is what an explained frame asks of the net; the features are for its mask.
 func (s *served) explaining() model.Want {
 	if s.net.Config.Classes == 0 {
-		return model.WantClassAttention
+		return model.WantClassAttention | model.WantFeatures
 	}
-	return model.WantClassAttention | model.WantRelevance
+	return model.WantClassAttention | model.WantFeatures | model.WantRelevance
 }
 
 // retryModel is how long a model that could not be loaded is left before it is tried again: the folder or

@@ -99,7 +99,7 @@ func (d *daemon) look(now time.Time) *status {
 	h.Labels = config.Device.Labels
 	h.Adapt.State = fleet.AdaptIdle
 	h.Memory = fleet.Memory{RSSBytes: residentMemory(), LimitBytes: memoryLimit()}
-	h.Storage.FreeBytes = freeBytes(config.StateDir)
+	d.lookAtStore(h, config, now)
 	if celsius, ok := hottestZone(); ok {
 		h.Thermal = &fleet.Thermal{Celsius: fleet.Known(celsius)}
 	}
@@ -107,6 +107,7 @@ func (d *daemon) look(now time.Time) *status {
 	if live := d.live.Load(); live != nil {
 		s.Model = modelStatusOf(live)
 		h.Model = fleet.Model{Version: live.version, SHA256: live.net.Digest}
+		h.Model.ForegroundRelevance = d.keeper.foregroundOf(live.net.Digest)
 		h.Inference.Device = live.backend.Kind
 	}
 	if rate, _, _, ok := d.timing.since(now, rateWindow); ok {

@@ -9,9 +9,6 @@ import (
 	"github.com/seed-a98b2d25/fovea/fleet"
 )
 
-// queueLimit is how many events wait for a broker that is away.
-const queueLimit = 1000
-
 // retryBroker is how long an embedded broker that could not start is left before it is tried again.
 const retryBroker = 5 * time.Second
 
@@ -39,7 +36,8 @@ func (d *daemon) talk(ctx context.Context, c MQTTConfig) error {
 		}()
 		config.Broker, config.PasswordFile = broker.URL(), broker.PasswordFile()
 	}
-	device, err := fleet.New(config, fleet.NewQueue(queueLimit), fleet.NewCommandLog(), d.log.With("part", "mqtt"))
+	queue, commands := d.memory()
+	device, err := fleet.New(config, queue, commands, d.log.With("part", "mqtt"))
 	if err != nil {
 		d.problems.set("mqtt", err.Error())
 		d.log.Error("not on MQTT", "error", err)
@@ -123,8 +121,10 @@ func (d *daemon) publish(w *watched, a *answer) {
 	if device == nil || len(a.guesses) == 0 {
 		return
 	}
+	share, _ := w.foreground.get()
 	err := device.SetCameraState(w.config.ID, fleet.CameraState{
 		TS: a.frame.Time.Round(0), Label: a.guesses[0].Label, Score: a.guesses[0].Score, Margin: a.margin, Model: a.by.version,
+		ForegroundRelevance: share,
 	})
 	if err != nil {
 		d.log.Error("not published", "camera", w.config.ID, "error", err)

@@ -118,6 +118,11 @@ func (d *daemon) routes() *http.ServeMux {
 	mux.HandleFunc("GET /api/session", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, map[string]bool{"may_write": d.hasToken(r)})
 	})
+	if samples := d.samples(); samples != nil {
+		api := &samplesAPI{samples: samples, changed: func() { d.keeper.count(samples) }}
+		api.readRoutes(mux)
+		api.writeRoutes(mux)
+	}
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "login.html") })
 	mux.HandleFunc("POST /login", d.login)
 	return mux

@@ -1,9 +1,6 @@
 package store
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // Reason says why a frame is kept, or why it is not.
 type Reason string
@@ -45,25 +42,6 @@ type Taste struct {
 // DefaultTaste is right for normalised class tokens of a DINOv2: frames of an empty fixed view have cosines of
 // about .99 to each other, two objects in it mostly less than .8.
 var DefaultTaste = Taste{Apart: 0.06, Novel: 0.15, Margin: 0.2, Relevance: 0.3, Rare: 0.5, Every: 10 * time.Second}
-
-// Validate names the field that is out of range.
-func (t Taste) Validate() error {
-	for _, f := range []struct {
-		name      string
-		v, lo, hi float64
-	}{
-		{"apart", t.Apart, 0, 2}, {"novel", t.Novel, 0, 2}, {"margin", t.Margin, 0, 1},
-		{"relevance", t.Relevance, 0, 1}, {"rare", t.Rare, 0, 1},
-	} {
-		if !(f.v >= f.lo && f.v <= f.hi) {
-			return fmt.Errorf("%s: %v must be between %v and %v", f.name, f.v, f.lo, f.hi)
-		}
-	}
-	if t.Every < 0 {
-		return fmt.Errorf("every: %v must not be negative", t.Every)
-	}
-	return nil
-}
 
 // Candidate is a frame that may be worth keeping.
 type Candidate struct {

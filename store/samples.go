@@ -74,9 +74,11 @@ type sums struct {
 	Next    uint64 `json:"next"` // Seq of the next sample: none is used twice
 }
 
+const samplesName = "samples.db"
+
 func samplesLayout(l Limits) layout {
 	return layout{
-		name:    "samples.db",
+		name:    samplesName,
 		buckets: []string{"index", "pictures", "masks", "sums"},
 		grow:    int(min(max(l.Bytes/64, 64<<10), 1<<20)),
 		// The map is larger than the file ever gets: growing it would wait for every reader.
@@ -98,7 +100,7 @@ func openSamples(ctx context.Context, dir string, o Options) (*Samples, []string
 		return nil, alarms, err
 	}
 	s := &Samples{
-		dir: dir, file: filepath.Join(dir, "samples.db"), limits: limits, db: db,
+		dir: dir, file: filepath.Join(dir, samplesName), limits: limits, db: db,
 		puts: make(chan *pending, putQueue), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	if s.index, err = readIndex(db); err != nil {

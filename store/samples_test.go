@@ -385,12 +385,6 @@ func TestJudge(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %s, %v", c.name, why, keep, c.why, c.keep)
 		}
 	}
-	for _, bad := range []Taste{{Apart: -1}, {Novel: 3}, {Margin: 2}, {Relevance: math.NaN()}, {Rare: 2}, {Every: -1}} {
-		if bad.Validate() == nil {
-			t.Errorf("%+v is taken", bad)
-		}
-	}
-	must(t, DefaultTaste.Validate())
 }
 
 func TestAround(t *testing.T) {
