@@ -11,7 +11,7 @@ export FOVEA_CACHE
 FIRST_DEBS := g++ ca-certificates python3 python3-pip python3-venv
 RUN_DEBS  := pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev gstreamer1.0-plugins-base
 DEMO_DEBS := ffmpeg tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds opencv-doc mosquitto-clients
-TEST_DEBS := mosquitto gstreamer1.0-plugins-good
+TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus
 
 MACHINE := $(shell uname -m)
 PLUGIN  := build/lib/fovea/pjrt_cpu.so

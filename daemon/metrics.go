@@ -94,6 +94,7 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	m.collectModel(h, send, known, at)
 
 	oneOf("adapt_state", "1 for what adaptation does.", h.Adapt.State, []string{fleet.AdaptIdle, fleet.AdaptRunning, fleet.AdaptPaused, fleet.AdaptWaiting})
+	oneOf("adapt_last_verdict", "1 for the verdict on the newest candidate.", string(h.Adapt.LastVerdict), verdicts)
 	known("adapt_last_duration_seconds", "How long the last adaptation took.", h.Adapt.LastDurationSeconds)
 	at("adapt_next_due", "When adaptation is due next, seconds since 1970.", h.Adapt.NextDue)
 	send("adapt_samples_ready", "Stored samples that could be trained on.", float64(h.Adapt.SamplesReady))
@@ -139,6 +140,8 @@ func (m *metrics) collectModel(h fleet.Health, send func(string, string, float64
 	known("model_entropy", "Mean entropy of the answers by its maximum, 0 to 1.", h.Model.Entropy)
 	known("model_drift_score", "How far the scene has moved since the model was adapted.", h.Model.DriftScore)
 }
+
+var verdicts = []string{string(fleet.Promoted), string(fleet.Rejected), string(fleet.Waiting), string(fleet.NotNeeded)}
 
 var qualities = []string{
 	capture.OK.String(), capture.Black.String(), capture.Blank.String(), capture.Repeated.String(), capture.Frozen.String(),

@@ -30,9 +30,22 @@ func TestMetricsAreTheHealthJSON(t *testing.T) {
 	for _, f := range families {
 		have[f.GetName()] = true
 	}
+	fields := map[string]bool{ // that are words, not numbers: a metric with a label result
+		"fovea_health": true, "fovea_camera_state": true, "fovea_camera_quality": true,
+		"fovea_model_probation": true, "fovea_adapt_state": true, "fovea_adapt_last_verdict": true,
+		"fovea_setup_missing": true, // how many
+		// beside the health JSON
+		"fovea_camera_frames_total": true, "fovea_inference_seconds": true, "fovea_mqtt_connected": true,
+	}
 	for _, want := range words(reflect.TypeOf(h), "fovea") {
+		fields[want] = true
 		if !have[want] {
 			t.Errorf("no metric %s", want)
+		}
+	}
+	for name := range have {
+		if strings.HasPrefix(name, "fovea_") && !fields[name] {
+			t.Errorf("the metric %s is no field of the health JSON", name)
 		}
 	}
 	problems, err := testutil.GatherAndLint(d.metrics.registry)

@@ -27,7 +27,7 @@ func TestRights(t *testing.T) {
 			t.Skipf("mosquitto_passwd: %v %s: apt-get install mosquitto", err, out)
 		}
 	}
-	if err := os.WriteFile(acl, []byte("user operator\ntopic readwrite #\n\n"+deviceACL), 0o600); err != nil {
+	if err := os.WriteFile(acl, []byte(deviceACL+"\nuser operator\ntopic readwrite #\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	m := newMosquitto(t, "password_file "+passwords+"\nacl_file "+acl)
