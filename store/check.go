@@ -89,12 +89,12 @@ func checkState(tx *bbolt.Tx) error {
 
 // checkSamples checks every record of samples.db, and that they add up.
 func checkSamples(tx *bbolt.Tx) error {
-	index, pictures, masks, total := tx.Bucket(indexBucket), tx.Bucket(picturesBucket), tx.Bucket(masksBucket), tx.Bucket(sumsBucket)
-	if index == nil || pictures == nil || masks == nil || total == nil {
+	index, content, total := tx.Bucket(indexBucket), tx.Bucket(contentBucket), tx.Bucket(sumsBucket)
+	if index == nil || content == nil || total == nil {
 		return fmt.Errorf("%w: a bucket is missing", ErrDamaged)
 	}
 	var found, want sums
-	withMask := 0
+	wantPieces, pieces := 0, 0
 	err := index.ForEach(func(k, v []byte) error {
 		record, err := unseal(k, v)
 		if err != nil {
@@ -107,37 +107,31 @@ func checkSamples(tx *bbolt.Tx) error {
 		if string(sequenceKey(m.Seq)) != string(k) {
 			return fmt.Errorf("sample %d: %w: it lies under key %x", m.Seq, ErrDamaged, k)
 		}
-		picture, err := unseal(k, pictures.Get(k))
+		_, runs, err := getContent(content, &m)
+		if err == nil && m.Mask != nil {
+			_, err = decodeRuns(runs, m.Mask.Width*m.Mask.Height)
+		}
 		if err != nil {
-			return fmt.Errorf("picture of sample %d: %w", m.Seq, err)
-		}
-		if len(picture) != m.PictureBytes {
-			return fmt.Errorf("picture of sample %d: %w: %d bytes, not %d", m.Seq, ErrDamaged, len(picture), m.PictureBytes)
-		}
-		if m.Mask != nil {
-			withMask++
-			runs, err := unseal(k, masks.Get(k))
-			if err == nil {
-				_, err = decodeRuns(runs, m.Mask.Width*m.Mask.Height)
-			}
-			if err != nil {
-				return fmt.Errorf("mask of sample %d: %w", m.Seq, err)
-			}
+			return fmt.Errorf("sample %d: %w", m.Seq, err)
 		}
 		found.Samples++
 		found.Bytes += m.bytes(len(features))
+		wantPieces += m.pieces()
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := content.ForEach(func(_, _ []byte) error { pieces++; return nil }); err != nil {
 		return err
 	}
 	if _, err := getJSON(total, sumsKey, &want); err != nil {
 		return err
 	}
 	found.Next = want.Next
-	if found != want || pictures.Stats().KeyN != found.Samples || masks.Stats().KeyN != withMask {
-		return fmt.Errorf("%w: %d samples of %d bytes, %d pictures and %d masks, where %d of %d bytes are counted",
-			ErrDamaged, found.Samples, found.Bytes, pictures.Stats().KeyN, masks.Stats().KeyN, want.Samples, want.Bytes)
+	if found != want || pieces != wantPieces {
+		return fmt.Errorf("%w: %d samples of %d bytes in %d pieces, where %d of %d bytes in %d pieces are counted",
+			ErrDamaged, found.Samples, found.Bytes, pieces, want.Samples, want.Bytes, wantPieces)
 	}
 	return nil
 }

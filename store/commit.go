@@ -27,29 +27,37 @@ func (s *Samples) commitPuts() {
 	}
 }
 
-// commit keeps a batch. Where the disk does not take it, samples are evicted and it is tried once more, in the
-// room that the file has.
+// commitTries is how often a batch is tried on a disk that does not take it, with fewer samples each time.
+const commitTries = 4
+
+// commit keeps a batch, in room that was made before. Where the disk does not take it all the same, more samples
+// are evicted and it is tried again.
 func (s *Samples) commit(batch []*pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var good []*pending
+	var bytes int64
 	for _, p := range batch {
 		if err := s.prepare(p.sample); err != nil {
 			p.done <- err
 			continue
 		}
 		good = append(good, p)
+		bytes += p.sample.bytes(len(p.sample.Features)) + perSample
 	}
 	if good == nil {
 		return
 	}
-	err := s.change(nil, good)
-	if err != nil {
-		if freed := s.makeRoom(good); freed == nil {
-			err = s.change(nil, good)
-		} else {
-			err = errors.Join(err, freed)
+	err := s.makeRoom(bytes)
+	for try := 0; err == nil; try++ {
+		if err = s.change(nil, good); err == nil || try == commitTries {
+			break
 		}
+		if evictErr := s.evict(evictAtOnce); evictErr != nil {
+			err = errors.Join(err, evictErr)
+			break
+		}
+		err = nil
 	}
 	for _, p := range good {
 		p.done <- err
@@ -68,31 +76,6 @@ func (s *Samples) prepare(sample *Sample) error {
 	}
 	_, err := encodeIndex(&sample.Meta, nil)
 	return err
-}
-
-// makeRoom evicts four times what a batch takes: free pages of the file must lie side by side to hold a picture.
-func (s *Samples) makeRoom(batch []*pending) error {
-	var want, freed int64
-	for _, p := range batch {
-		want += 4 * p.sample.bytes(len(p.sample.Features))
-	}
-	undo := &undo{index: s.index}
-	var gone []uint64
-	for freed < want {
-		e := s.index.victim()
-		if e == nil {
-			break
-		}
-		freed += e.size()
-		gone = append(gone, e.Seq)
-		undo.remove(e)
-	}
-	undo.all()
-	if gone == nil {
-		return errors.New("there is nothing left to evict")
-	}
-	s.evicted += uint64(len(gone))
-	return s.change(gone, nil)
 }
 
 // change drops samples and adds others in one transaction, evicting what the budget wants; all of it or nothing.
@@ -134,11 +117,11 @@ func (s *Samples) write(tx *bbolt.Tx, done *undo, add []*pending) error {
 		if e.addedHere {
 			continue
 		}
-		key := sequenceKey(e.entry.Seq)
-		for _, bucket := range [][]byte{indexBucket, picturesBucket, masksBucket} {
-			if err := tx.Bucket(bucket).Delete(key); err != nil {
-				return err
-			}
+		if err := tx.Bucket(indexBucket).Delete(sequenceKey(e.entry.Seq)); err != nil {
+			return err
+		}
+		if err := deleteContent(tx.Bucket(contentBucket), &e.entry.Meta); err != nil {
+			return err
 		}
 	}
 	for _, e := range done.protected {
@@ -162,13 +145,11 @@ func (s *Samples) write(tx *bbolt.Tx, done *undo, add []*pending) error {
 		if err := tx.Bucket(indexBucket).Put(key, seal(key, record)); err != nil {
 			return err
 		}
-		if err := tx.Bucket(picturesBucket).Put(key, seal(key, p.sample.JPEG)); err != nil {
-			return err
+		var runs []byte
+		if p.sample.MaskPixels != nil {
+			runs = encodeRuns(p.sample.MaskPixels)
 		}
-		if p.sample.MaskPixels == nil {
-			continue
-		}
-		if err := tx.Bucket(masksBucket).Put(key, seal(key, encodeRuns(p.sample.MaskPixels))); err != nil {
+		if err := putContent(tx.Bucket(contentBucket), e.Seq, p.sample.JPEG, runs); err != nil {
 			return err
 		}
 	}

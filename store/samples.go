@@ -17,7 +17,7 @@ import (
 
 // Limits bounds the samples.
 type Limits struct {
-	// Bytes of all samples together; 0 is 256 MiB. The file stays within a tenth above it.
+	// Bytes of all samples together; 0 is 256 MiB. The file stays within a tenth, or 4 MiB, above it.
 	Bytes int64
 	// MaxAge of a sample; 0 is no bound.
 	MaxAge time.Duration
@@ -60,11 +60,10 @@ type pending struct {
 }
 
 var (
-	indexBucket    = []byte("index")
-	picturesBucket = []byte("pictures")
-	masksBucket    = []byte("masks")
-	sumsBucket     = []byte("sums")
-	sumsKey        = []byte("sums")
+	indexBucket   = []byte("index")
+	contentBucket = []byte("content")
+	sumsBucket    = []byte("sums")
+	sumsKey       = []byte("sums")
 )
 
 // sums is what the records must add up to, written in the transaction that changes them.
@@ -79,10 +78,10 @@ const samplesName = "samples.db"
 func samplesLayout(l Limits) layout {
 	return layout{
 		name:    samplesName,
-		buckets: []string{"index", "pictures", "masks", "sums"},
+		buckets: []string{"index", "content", "sums"},
 		grow:    int(min(max(l.Bytes/64, 64<<10), 1<<20)),
 		// The map is larger than the file ever gets: growing it would wait for every reader.
-		options: bbolt.Options{InitialMmapSize: int(l.Bytes + l.Bytes/4 + 32<<20), FreelistType: bbolt.FreelistMapType},
+		options: bbolt.Options{InitialMmapSize: int(l.most() + 32<<20), FreelistType: bbolt.FreelistMapType},
 	}
 }
 
@@ -213,16 +212,9 @@ func (s *Samples) Get(seq uint64) (*Sample, error) {
 		if _, sample.Features, err = decodeIndex(record); err != nil {
 			return err
 		}
-		picture, err := unseal(key, tx.Bucket(picturesBucket).Get(key))
-		if err != nil {
-			return err
-		}
-		sample.JPEG = slices.Clone(picture)
-		if e.Mask == nil {
-			return nil
-		}
-		runs, err := unseal(key, tx.Bucket(masksBucket).Get(key))
-		if err != nil {
+		var runs []byte
+		sample.JPEG, runs, err = getContent(tx.Bucket(contentBucket), &sample.Meta)
+		if err != nil || e.Mask == nil {
 			return err
 		}
 		sample.MaskPixels, err = decodeRuns(runs, e.Mask.Width*e.Mask.Height)
