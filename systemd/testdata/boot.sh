@@ -68,4 +68,6 @@ cd "$root"
 pivot_root . mnt/machine
 umount -l /mnt/machine
 rmdir /mnt/machine
+# As a machine's systemd finds it: credentials are mounted in a child and must be seen here.
+mount --make-rshared /
 container=test exec /lib/systemd/systemd --system --unit=inside.target --log-target=console --show-status=no

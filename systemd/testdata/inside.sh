@@ -46,7 +46,7 @@ END
 
 step "install: the service runs with nothing configured"
 dpkg -i /mnt/in/old/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "dpkg -i"; }
-within 60 active || fail "not active after the installation"
+within 150 active || fail "not active after the installation"
 within 10 says '"missing":\["No camera' || fail "the page does not say what is missing"
 [ "$(systemctl is-enabled fovea)" = enabled ] || fail "not enabled"
 [ "$(stat -c '%a %U' /var/lib/fovea)" = "700 fovea" ] || fail "state folder: $(stat -c '%a %U' /var/lib/fovea)"
@@ -94,7 +94,7 @@ step "upgrade: what was configured and learnt stays"
 echo kept >/var/lib/fovea/marker
 pid=$(show MainPID)
 dpkg -i --force-confdef --force-confold /mnt/in/new/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "upgrade"; }
-within 60 another "$pid" || fail "the new version does not run"
+within 150 another "$pid" || fail "the new version does not run"
 [ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost in the upgrade"
 within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the upgrade"
 
@@ -102,7 +102,7 @@ step "reload: a bad configuration is refused and the old one goes on, a good one
 pid=$(show MainPID)
 sed -i 's/fps: 5/fsp: 5/' /etc/fovea/fovea.yaml
 if systemctl reload fovea 2>/dev/null; then fail "the reload of a bad configuration did not fail"; fi
-grep -q 'fovea.yaml:4:.*fsp.*did you mean fps' $log || fail "the fault is not in the journal"
+grep -q 'fovea.yaml:4:.*fsp: unknown key' $log || fail "the fault is not in the journal"
 says '"phase":"running"' && [ "$(show MainPID)" = "$pid" ] && active || fail "the daemon did not go on"
 sed 's/id: pictures/id: other/' /tmp/good.yaml >/etc/fovea/fovea.yaml
 systemctl reload fovea || fail "reload"
@@ -112,7 +112,7 @@ within 20 says '"id":"other".*"phase":"running"' || fail "the new camera does no
 step "hung (SIGSTOP): the watchdog starts it again"
 began=$(milliseconds)
 kill -STOP "$pid"
-within 60 another "$pid" || fail "not restarted"
+within 150 another "$pid" || fail "not restarted"
 echo "watchdog of 3 s: another process is ready after $(($(milliseconds) - began)) ms; restarts $(show NRestarts)"
 within 30 says '"classified_total":[1-9]' || fail "no frame after the restart"
 
@@ -120,7 +120,7 @@ step "kill -9: started again"
 pid=$(show MainPID)
 began=$(milliseconds)
 kill -9 "$pid"
-within 60 another "$pid" || fail "not restarted"
+within 150 another "$pid" || fail "not restarted"
 echo "another process is ready after $(($(milliseconds) - began)) ms; restarts $(show NRestarts)"
 within 30 says '"classified_total":[1-9]' || fail "no frame after the restart"
 [ "$(of_fovea | grep -c fovea-grab)" = 1 ] || fail "grabbers: $(of_fovea)"
