@@ -156,6 +156,9 @@ type MQTTConfig struct {
 
 	// Whether pictures may leave through the broker at all.
 	Images bool `yaml:"images,omitempty"`
+
+	// The commands that are taken from the broker. Default: health, adapt, cancel, rollback.
+	Allow []string `yaml:"allow,omitempty" jsonschema:"enum=adapt,enum=cancel,enum=promote,enum=rollback,enum=auto,enum=snapshot,enum=health,enum=reload"`
 }
 
 // WebConfig is the page, its API, /metrics and /healthz.
@@ -358,6 +361,9 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 		fault("mqtt.root", "%q must be one topic level of 1 to 64 characters, without / + #", c.MQTT.Root)
 	}
 	oneOf("mqtt.discovery", c.MQTT.Discovery, "device", "component", "off")
+	for i, verb := range c.MQTT.Allow {
+		oneOf(fmt.Sprintf("mqtt.allow[%d]", i), verb, "adapt", "cancel", "promote", "rollback", "auto", "snapshot", "health", "reload")
+	}
 
 	together("web.tls_cert", "web.tls_key", c.Web.TLSCert, c.Web.TLSKey)
 	if c.Web.Listen != webOff {

@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -19,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/fleet"
@@ -235,7 +233,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		t.Skip("prometheus is not installed: apt-get install prometheus")
 	}
-	certificate, key, ca := pageCertificate(t)
+	certificate, key := ownCertificate(t, time.Now().Add(time.Hour))
 	far := start(t, fmt.Sprintf("device: {id: far}\nweb: {listen: \"0.0.0.0:0\", tls_cert: %q, tls_key: %q}", certificate, key))
 	near := start(t, fmt.Sprintf("device: {id: near}\nmodel: {dir: %q, backend: go}\ncameras:\n  - {id: door, source: %q, fps: 8, loop: true, grabber: GRAB}\n", tinyModel(t), pictures(t)))
 	near.wait("an answer", func() bool { return near.state().camera("door").Classified > 0 })
@@ -252,7 +250,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := prometheusConfig(t, filepath.Join(far.dir, "state", tokenFile), ca, strings.TrimPrefix(near.page(), "http://"))
+	config := prometheusConfig(t, filepath.Join(far.dir, "state", tokenFile), certificate, strings.TrimPrefix(near.page(), "http://"))
 	dir := filepath.Dir(config)
 	if err := os.Mkdir(filepath.Join(dir, "devices"), 0o700); err != nil {
 		t.Fatal(err)
@@ -318,26 +316,4 @@ func TestPrometheusScrapes(t *testing.T) {
 	if got := query(`ALERTS{alertname="FoveaDeviceOffline"}`); len(got) != 0 {
 		t.Errorf("alerts for devices that are there: %v", got)
 	}
-}
-
-// pageCertificate writes a certificate for 127.0.0.1 that vouches for itself, and its key.
-func pageCertificate(t *testing.T) (certificate, key, ca string) {
-	t.Helper()
-	authority := httptest.NewTLSServer(nil)
-	defer authority.Close()
-	pair := authority.TLS.Certificates[0]
-	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, der []byte) string {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return file
-	}
-	certificate = write("page.pem", "CERTIFICATE", pair.Certificate[0])
-	return certificate, write("page.key", "PRIVATE KEY", secret), certificate
 }

@@ -75,6 +75,7 @@ type daemon struct {
 	status   atomic.Pointer[status]
 	history  history
 	device   atomic.Pointer[fleet.Device]
+	shown    description  // as Home Assistant was told; lookAround's own
 	store    *store.Store // nil where it could not be opened; set before the goroutines start
 	keeper   *keeper
 

@@ -252,15 +252,21 @@ func (p *program) subscribe() *subscription {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	command := exec.Command("mosquitto_sub", "-h", address.Hostname(), "-p", address.Port(), "-u", fleet.BrokerUser, "-P", password, "-t", "#", "-F", "%t %p")
+	return listen(p.t, "-h", address.Hostname(), "-p", address.Port(), "-u", fleet.BrokerUser, "-P", password)
+}
+
+// listen reads all topics of a broker, by mosquitto_sub with these flags.
+func listen(t *testing.T, broker ...string) *subscription {
+	t.Helper()
+	command := exec.Command("mosquitto_sub", append(broker, "-t", "#", "-F", "%t %p")...)
 	out, err := command.StdoutPipe()
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if err := command.Start(); err != nil {
-		p.t.Fatalf("%v; install mosquitto-clients", err)
+		t.Fatalf("%v; install mosquitto-clients", err)
 	}
-	p.t.Cleanup(func() { command.Process.Kill(); command.Wait() })
+	t.Cleanup(func() { command.Process.Kill(); command.Wait() })
 	s := &subscription{newest: map[string]string{}}
 	go func() {
 		lines := bufio.NewScanner(out)

@@ -17,7 +17,7 @@ func (d *daemon) talk(ctx context.Context, c MQTTConfig) error {
 	config := fleet.Config{
 		Device: d.id, Root: c.Root, Broker: c.URL,
 		PasswordFile: c.PasswordFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
-		Images: c.Images, TimeSynced: timeSynced,
+		Images: c.Images, Allow: verbsOf(c.Allow), TimeSynced: timeSynced,
 		HomeAssistant: fleet.HomeAssistant{Discovery: fleet.Discovery(c.Discovery)},
 	}
 	if u, err := url.Parse(c.URL); err == nil && c.Username != "" {
@@ -38,6 +38,9 @@ func (d *daemon) talk(ctx context.Context, c MQTTConfig) error {
 	}
 	queue, commands := d.memory()
 	device, err := fleet.New(config, queue, commands, d.log.With("part", "mqtt"))
+	if err == nil {
+		err = d.offer(device)
+	}
 	if err != nil {
 		d.problems.set("mqtt", err.Error())
 		d.log.Error("not on MQTT", "error", err)
@@ -83,6 +86,7 @@ func (d *daemon) tell(s *status, told map[string]string) {
 			d.log.Error("not published", "error", err)
 		}
 	}
+	tried(d.describe(device, s))
 	tried(device.SetHealth(s.Health))
 	if m := s.Model; m != nil {
 		tried(device.SetModel(fleet.ModelCard{Version: m.Version, SHA256: m.SHA256, Title: m.Title, ReleaseSummary: m.Source}))
