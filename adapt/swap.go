@@ -148,7 +148,7 @@ func (e *evalMaker) labelled(set *Labelled, held []Background) error {
 				return err
 			}
 			e.sum(0, f)
-			if a.mask != nil {
+			if a.mask != nil && i < mostLabelledScenes {
 				e.scenes = append(e.scenes, maskedPicture{picture: a.whole, mask: a.mask, class: a.class, source: donor, reference: true})
 			}
 		}
@@ -186,6 +186,9 @@ func (e *evalMaker) labelled(set *Labelled, held []Background) error {
 	}
 	return nil
 }
+
+// mostLabelledScenes bounds what the follow index keeps in memory. Objects take turns, so they are different ones.
+const mostLabelledScenes = 48
 
 // apartPicture is a labelled picture that nothing was ever fitted on.
 type apartPicture struct {

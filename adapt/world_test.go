@@ -226,13 +226,20 @@ func (w *world) accuracy(t *testing.T, c *model.Checkpoint) float64 {
 	}
 	defer net.Close()
 	right := 0.
-	for _, p := range w.truth {
-		o, err := net.Run(0, p.pixels, nil)
+	for batch := range slices.Chunk(w.truth, 100) {
+		var pixels []float32
+		for _, p := range batch {
+			pixels = append(pixels, p.pixels...)
+		}
+		o, err := net.Run(0, pixels, nil)
 		if err != nil {
 			return 0 // not finite
 		}
-		if slices.Index(o.Logits, slices.Max(o.Logits)) == p.class {
-			right++
+		for i, p := range batch {
+			logits := o.Logits[i*c.Config.Classes : (i+1)*c.Config.Classes]
+			if slices.Index(logits, slices.Max(logits)) == p.class {
+				right++
+			}
 		}
 	}
 	return right / float64(len(w.truth))

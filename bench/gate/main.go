@@ -112,6 +112,11 @@ func (b *bench) run(ctx context.Context) error {
 		return err
 	}
 	b.print()
+	return nil
+}
+
+// save writes the rows so far.
+func (b *bench) save() error {
 	if b.json == "" {
 		return nil
 	}
@@ -322,8 +327,10 @@ func (b *bench) judge(ctx context.Context, name string, c *model.Checkpoint, mad
 	r.Truth = b.truth.Compare(b.parent[1], b.parent[1], said[1])
 	r.Verdict = adapt.Judge(r.Figures, adapt.DefaultThresholds)
 	b.rows = append(b.rows, r)
-	fmt.Printf("%-32s %-8s %s\n", name, r.Verdict.Decision, failed(r.Verdict))
-	return nil
+	fmt.Printf("%-32s %-8s swap %s low %s, follow %s low %s, true gain %s; fails %s\n", name, r.Verdict.Decision,
+		n(r.Figures.LabelledSwap.Difference), n(r.Figures.LabelledSwap.Low), n(r.Figures.Follow.Difference), n(r.Figures.Follow.Low),
+		n(r.Truth.LabelledSwap.Difference), failed(r.Verdict))
+	return b.save()
 }
 
 // failed names the checks that a verdict rests on.

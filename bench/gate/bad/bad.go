@@ -190,7 +190,15 @@ func (g Given) train(change func(e *adapt.TuneExample, n int)) (*model.Checkpoin
 		change(&set.Train[i], i)
 	}
 	set.Held = slices.Clone(set.Train[:min(len(set.Held), len(set.Train))]) // an honest held-out part would keep the parent
-	c, _, err := adapt.FineTune(g.Context, g.Backend, g.Parent, &set, g.Settings, nil)
+	s := g.Settings
+	s.Confidence = 0 // of every picture, whether the parent is sure or not
+	if set.Train[0].Class < 0 {
+		s.Objective.Classification = .01 // little holds the answers where the masks are wrong
+	}
+	c, r, err := adapt.FineTune(g.Context, g.Backend, g.Parent, &set, s, nil)
+	if err == nil && r.Chosen == 0 {
+		return nil, fmt.Errorf("no step lowered the loss: the candidate would be its parent")
+	}
 	return c, err
 }
 
