@@ -11,7 +11,7 @@ export FOVEA_CACHE
 FIRST_DEBS := g++ ca-certificates python3 python3-pip python3-venv
 RUN_DEBS  := pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev gstreamer1.0-plugins-base
 DEMO_DEBS := ffmpeg tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds opencv-doc mosquitto-clients
-TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus
+TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus systemd dbus init-system-helpers procps
 
 MACHINE := $(shell uname -m)
 PLUGIN  := build/lib/fovea/pjrt_cpu.so
@@ -36,7 +36,7 @@ export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
 export FOVEA_GRAB     := $(GRAB)
 export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
 
-.PHONY: run test build all lint unit race bench soak clean first debs fovea grab demo demo-tool
+.PHONY: run test build all lint unit race bench soak clean deb test-arm64 first debs fovea grab demo demo-tool
 
 # Side by side: packages unpack while Go compiles.
 build:
@@ -111,6 +111,14 @@ race:
 soak: build
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
+
+# Debian packages into build/deb; make deb ARCH=arm64 for a Jetson or a Raspberry Pi.
+deb:
+	@GO="$(GO)" tools/deb.sh $(ARCH)
+
+# The tests of the rooms that compute, and fovea bench, on an emulated arm64: half an hour, nightly.
+test-arm64:
+	@GO="$(GO)" tools/test-arm64.sh
 
 clean:
 	rm -rf build

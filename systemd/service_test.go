@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,9 +51,13 @@ func TestService(t *testing.T) {
 	}
 	readable(t, in)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // 40 s where nobody else wants the processors
 	defer cancel()
-	console, err := exec.CommandContext(ctx, "testdata/boot.sh", folder).CombinedOutput()
+	boot := exec.CommandContext(ctx, "testdata/boot.sh", folder)
+	boot.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	boot.Cancel = func() error { return syscall.Kill(-boot.Process.Pid, syscall.SIGKILL) } // with unshare goes all that is inside
+	boot.WaitDelay = 10 * time.Second
+	console, err := boot.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, console)
 	}
