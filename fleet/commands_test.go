@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"runtime"
 	"slices"
@@ -575,10 +576,14 @@ func (m *mortal) Save(id string, record []byte) error {
 	return m.CommandLog.Save(id, record)
 }
 
-// TestHistories runs random histories of commands, answers, outages, kills at
-// any write, and restarts. No command runs twice, each gets an answer, and
-// what is retained is bounded.
+// TestHistories runs 1,000 random histories of commands, answers, outages,
+// kills at any write, and restarts. No command runs twice, each gets an answer,
+// and what is retained is bounded.
 func TestHistories(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		flag.Set("rapid.checks", "1000")
+		defer flag.Set("rapid.checks", checks.DefValue)
+	}
 	rapid.Check(t, func(rt *rapid.T) { history(t, rt) })
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -123,9 +124,15 @@ func TestLastWill(t *testing.T) {
 	o.wants("fovea/gate-1/availability", Offline)
 }
 
-// TestBrokerAwayAndBackEmpty is the promise: newest state and all events out
-// within 10 s of the broker's return, what the bound drops counted exactly.
+// TestBrokerAwayAndBackEmpty is the promise: with the broker away for 20 s (10
+// minutes with FOVEA_SOAK) and started again empty, the newest state and all
+// events are out within 10 s of its return, what the bound drops is counted
+// exactly, and memory is flat.
 func TestBrokerAwayAndBackEmpty(t *testing.T) {
+	away := 20 * time.Second
+	if os.Getenv("FOVEA_SOAK") != "" {
+		away = 10 * time.Minute
+	}
 	m := newMosquitto(t, "allow_anonymous true")
 	m.start()
 	cfg := Config{Device: "gate-1", Broker: m.url()}
@@ -136,44 +143,76 @@ func TestBrokerAwayAndBackEmpty(t *testing.T) {
 	}
 	run(t, d)
 	eventually(t, "connected", func() bool { return d.Status().Connected })
-	d.SetModel(ModelCard{Version: 1})
+	d.SetModel(ModelCard{Version: -1})
 
 	m.stop()
+	began := time.Now()
 	eventually(t, "the loss is noticed", func() bool { return !d.Status().Connected })
-	for i := range 700 {
-		d.SetModel(ModelCard{Version: int64(i)})
-		if err := d.Emit(Event{Type: CameraBack, Reason: fmt.Sprint(i)}); err != nil {
+	// Published all the while: 50 events a second and ten times as many states.
+	const everySecond = 50
+	var (
+		emitted int
+		early   uint64 // memory once the queue is full
+	)
+	for ; time.Since(began) < away || emitted < 700; time.Sleep(time.Second / everySecond) {
+		if err := d.Emit(Event{Type: CameraBack, Reason: fmt.Sprint(emitted)}); err != nil {
 			t.Fatal(err)
 		}
+		emitted++
+		for n := range 10 {
+			d.SetModel(ModelCard{Version: int64(10*emitted + n)})
+			d.SetCameraState("yard", CameraState{Label: fmt.Sprint(emitted, n)})
+		}
+		if emitted == 600 {
+			early = heapInUse()
+		}
+	}
+	late := heapInUse()
+	t.Logf("away %v: %d events, memory %.1f MB when the queue was full, %.1f MB at the end", away, emitted, float64(early)/1e6, float64(late)/1e6)
+	if late > early+2e6 {
+		t.Errorf("memory grew from %d to %d bytes", early, late)
 	}
 	problem(t, d, Unreachable)
-	if s := d.Status(); s.Queue != 500 || s.Dropped != 200 {
-		t.Fatalf("queue %d, dropped %d; want 500, 200", s.Queue, s.Dropped)
+	lost := uint64(emitted - 500)
+	if s := d.Status(); s.Queue != 500 || s.Dropped != lost {
+		t.Fatalf("queue %d, dropped %d; want 500, %d", s.Queue, s.Dropped, lost)
 	}
 
 	m.start()
 	back := time.Now()
 	o := observe(t, cfg, "fovea/#")
-	eventually(t, "all events are out", func() bool { return len(o.all(d.Topics().Event())) >= 500 && queue.Len() == 0 })
-	t.Logf("all out %v after the broker's return", time.Since(back).Round(time.Millisecond))
+	newest := int64(10*emitted + 9)
+	var card ModelCard
+	eventually(t, "newest state and all events are out", func() bool {
+		return len(o.all(d.Topics().Event())) >= 500 && queue.Len() == 0 &&
+			json.Unmarshal([]byte(o.last(d.Topics().Model())), &card) == nil && card.Version == newest
+	})
+	took := time.Since(back)
+	t.Logf("all out %v after the broker's return, %d dropped", took.Round(time.Millisecond), lost)
+	if took > 10*time.Second {
+		t.Errorf("it took %v, promised are 10 s", took)
+	}
 	seen := o.all(d.Topics().Event())
 	for i, text := range seen {
 		var e Event
-		if err := json.Unmarshal([]byte(text), &e); err != nil || e.Reason != fmt.Sprint(200+i) {
+		if err := json.Unmarshal([]byte(text), &e); err != nil || e.Reason != fmt.Sprint(emitted-500+i) {
 			t.Fatalf("event %d of %d is %s (%v)", i, len(seen), text, err)
 		}
 	}
-	var card ModelCard
-	eventually(t, "the newest model", func() bool {
-		return json.Unmarshal([]byte(o.last(d.Topics().Model())), &card) == nil && card.Version == 699
-	})
 	if n := len(o.all(d.Topics().Model())); n != 1 {
 		t.Errorf("%d model cards were sent, want the newest alone", n)
 	}
 	o.wants(d.Topics().Availability(), Online)
-	if s := d.Status(); s.Dropped != 200 || s.Reconnects != 1 {
+	if s := d.Status(); s.Dropped != lost || s.Reconnects != 1 {
 		t.Errorf("after: %+v", s)
 	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse + m.StackInuse
 }
 
 // fakeBroker answers every CONNECT with this return code, or, with silent,
