@@ -132,12 +132,16 @@ func (s *syncBuffer) Write(p []byte) (int, error) {
 }
 func (s *syncBuffer) String() string { s.mu.Lock(); defer s.mu.Unlock(); return s.b.String() }
 
-// start runs the daemon with a configuration on free ports; GRAB in it becomes the path of fovea-grab.
-func start(t *testing.T, config string) *program {
+// start runs the daemon with a configuration on free ports; GRAB in it becomes the path of fovea-grab. before
+// is called when its folder is there.
+func start(t *testing.T, config string, before ...func(*program)) *program {
 	t.Helper()
 	p := &program{t: t, dir: t.TempDir(), hangups: make(chan os.Signal, 1), log: &syncBuffer{}}
 	p.file = filepath.Join(p.dir, "fovea.yaml")
 	p.write(config)
+	for _, f := range before {
+		f(p)
+	}
 	c, err := loadConfig(p.file)
 	if err != nil {
 		t.Fatal(err)
