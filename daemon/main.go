@@ -30,6 +30,7 @@ type commandLine struct {
 	Bench  benchVerb  `cmd:"" help:"Time forward passes."`
 	Models modelsVerb `cmd:"" help:"Fetch, import and show models."`
 	Plugin pluginVerb `cmd:"" help:"Install what makes a backend fast."`
+	Doctor doctorVerb `cmd:"" help:"What is wrong with this device, and what to do."`
 	Man    manVerb    `cmd:"" hidden:""`
 
 	Samples samplesVerb `cmd:"" help:"The pictures that are kept to learn from: list, show, export, import, purge."`

@@ -89,7 +89,7 @@ func TestManualNamesEveryVerb(t *testing.T) {
 	if code := execute(t.Context(), []string{"man"}, &out, &failed); code != 0 {
 		t.Fatalf("exit %d: %s", code, failed.String())
 	}
-	for _, verb := range []string{`run`, `check`, `config example`, `plugin install <backend>`, `head fit`, `models pull`} {
+	for _, verb := range []string{`run`, `check`, `config example`, `plugin install <backend>`, `head fit`, `models pull`, `doctor`} {
 		if !strings.Contains(out.String(), ".SS "+verb) {
 			t.Errorf("no section %q", verb)
 		}
