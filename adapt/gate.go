@@ -32,25 +32,47 @@ type Thresholds struct {
 	LeastFrames      int `json:"least_frames" yaml:"least_frames"`           // held-out frames
 }
 
-// DefaultThresholds are for a handful of classes and some dozens of labelled objects; docs/formats/receipt.md says
-// what each is for, and bench/gate what candidates score.
+// DefaultThresholds are for a handful of classes and some twenty labelled objects kept apart. Where a bound of an
+// interval is judged, the margin is about the half width that the interval has for two models that are equally good
+// (bench/gate prints them): a smaller one would reject by chance, a larger one would let a loss pass. What bad
+// candidates lose is several times as much.
 var DefaultThresholds = Thresholds{
-	Gain:            0,
-	Follow:          .10,
-	Labelled:        .10,
-	Background:      .10,
-	AUROC:           .05,
-	Drop:            .10,
-	Spread:          .5,
-	Recall:          .15,
-	Crowding:        .10,
-	AgreementBase:   .5,
+	// The point of it all: better beyond chance. A larger gain is not asked for, since each promotion begins anew.
+	Gain: 0,
+	// The widest interval of all, since few visits make the pairs; one that collapses loses all it had, .3 and more.
+	Follow: .20,
+	// On pictures as they were labelled, debiasing may lose a little of what the scenes gave away.
+	Labelled: .10,
+	// An empty view that becomes an alarm is worse than a miss; rescaled, two heads differ by less than this.
+	Background: .10,
+	// Of chance .5 and a good map's .8 to .9; inverted masks cost more.
+	AUROC: .05,
+	// Of a range of 2; a head that turns to the surroundings loses several times as much.
+	Drop: .10,
+	// A map on half as many patches is another map; one patch alone is a fortieth.
+	Spread: .5,
+	// Three of twenty pictures: a class that is given up loses more, one picture is no evidence.
+	Recall: .15,
+	// One class that takes a tenth more of everything; a fifth moved to the majority is twice that.
+	Crowding: .10,
+	// One budget for all generations: .9 a generation would be .35 after ten. A gain of 10 points on frames of which
+	// the base calls half right changes a third of the guesses, hence no more than this is asked for.
+	AgreementBase: .5,
+	// A step may change what is wrong, not two frames in five.
 	AgreementParent: .6,
-	Camera:          .05,
-	Margin:          3,
-	Latency:         1.5,
+	// A mean over cameras can hide one that lost; a twentieth is within the spread of one camera's pictures.
+	Camera: .05,
+	// Thresholds on confidence, the page's and an automation's, keep their meaning within this factor.
+	Margin: 3,
+	// Least times of the same shape differ by a tenth; a larger network would break the pace of the cameras.
+	Latency: 1.5,
 
-	LeastObjects: 8, LeastBackgrounds: 1, LeastFrames: 20,
+	// Fewer objects kept apart than two of each of four classes say nothing of classes.
+	LeastObjects: 8,
+	// One view is a camera; the worst camera is judged by itself.
+	LeastBackgrounds: 1,
+	// Below it an agreement of .5 is a coin's.
+	LeastFrames: 20,
 }
 
 // Validate names the first threshold that makes no sense.
