@@ -4,6 +4,7 @@
 //	masks -model vit_s_focus.onnx                 figures on the reporting half
 //	masks -model vit_s_focus.onnx -part choose -fit   the weights of the quality
 //	masks -compare                                time beside NumPy and SciPy
+//	masks -model demo/model -clip demo            on the clips of bench/demo, with what moved; a day of them
 package main
 
 import (
@@ -30,13 +31,18 @@ func main() {
 		overlays   = flag.String("overlays", "", "`folder` for sheets of the masks, drawn over the pictures")
 		times      = flag.Bool("compare", false, "time a mask beside NumPy and SciPy instead")
 		python     = flag.String("python", "python3", "for -compare: a Python with numpy and scipy")
+		clips      = flag.String("clip", "", "the demonstration's `folder`: measure on its clips instead")
+		grabber    = flag.String("grabber", "", "for -clip: fovea-grab; default: beside this program, then in PATH")
 		rounds     = flag.Int("rounds", 7, "for -compare")
 	)
 	flag.Parse()
 	var err error
-	if *times {
+	switch {
+	case *times:
 		err = compare(*python, *rounds)
-	} else {
+	case *clips != "":
+		err = measureClips(*checkpoint, *clips, *grabber)
+	default:
 		err = measure(*checkpoint, *share, part(*half), *number, *seed, *weights, *overlays)
 	}
 	if err != nil {
