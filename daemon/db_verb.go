@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -91,6 +92,9 @@ func (v dbCheckVerb) results(ctx context.Context) ([]checked, error) {
 	return all, nil
 }
 
+// checking ends the name of a copy that is being checked; a purge removes it, and the next start.
+const checking = ".checking"
+
 var storeFiles = []string{"state.db", "samples.db"}
 
 // checkStore checks the open databases: a copy of each, in a child process.
@@ -108,16 +112,15 @@ func (d *daemon) checkCopy(ctx context.Context, file string) error {
 	if d.store == nil {
 		return errors.New("the daemon could not open its store")
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(file), ".check-*")
+	copied := file + checking
+	err := d.store.Copy(filepath.Base(file), copied)
+	if errors.Is(err, fs.ErrExist) {
+		return errors.New("it is being checked already")
+	}
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // told by the next start
-	copied := filepath.Join(dir, filepath.Base(file))
-	if err := d.store.Copy(filepath.Base(file), copied); err != nil {
-		return err
-	}
-	return checkInChild(ctx, copied)
+	return errors.Join(checkInChild(ctx, copied), os.Remove(copied))
 }
 
 type dbCompactVerb struct{ samplesOf }

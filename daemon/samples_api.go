@@ -22,6 +22,7 @@ type samplesAPI struct {
 	samples *store.Samples
 	take    func(context.Context, store.Sample) error // an import
 	changed func()                                    // what is kept has changed; nil: nobody asks
+	skipped func() uint64                             // as in samplesList; nil: no daemon runs
 }
 
 // samplesList is the answer to GET /api/samples.
@@ -34,6 +35,7 @@ type samplesList struct {
 	Limit     int64        `json:"limit"`
 	FileBytes int64        `json:"file_bytes"`
 	Evicted   uint64       `json:"evicted"`
+	Skipped   uint64       `json:"skipped"` // frames that came while others were looked at
 	Matching  int          `json:"matching"`
 	Cameras   []string     `json:"cameras"`
 	Labels    []string     `json:"labels"` // given and predicted ones
@@ -203,6 +205,9 @@ func (a *samplesAPI) list(w http.ResponseWriter, r *http.Request) {
 	answer := samplesList{
 		Samples: sum.Samples, Protected: sum.Protected, Labelled: sum.Labelled, Masks: sum.Masks, Bytes: sum.Bytes,
 		Limit: sum.Limit, FileBytes: sum.FileBytes, Evicted: sum.Evicted, Page: []store.Meta{},
+	}
+	if a.skipped != nil {
+		answer.Skipped = a.skipped()
 	}
 	cameras, labels := map[string]bool{}, map[string]bool{}
 	matching := a.samples.List(func(m *store.Meta) bool {

@@ -37,7 +37,7 @@ func (d *daemon) socketRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status.Load()) })
 	if samples := d.samples(); samples != nil {
-		api := &samplesAPI{samples: samples, take: d.importSample, changed: func() { d.keeper.count(samples) }}
+		api := &samplesAPI{samples: samples, take: d.importSample, changed: func() { d.keeper.count(samples) }, skipped: d.keeper.dropped.Load}
 		api.readRoutes(mux)
 		api.writeRoutes(mux)
 		api.socketRoutes(mux)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -23,6 +24,9 @@ const checkLimit = 2 * time.Minute
 func (d *daemon) openStore(ctx context.Context) error {
 	config, _ := d.configs.get()
 	d.notifier.extendStart(checkLimit)
+	for _, name := range storeFiles { // of a check that was killed
+		os.Remove(filepath.Join(config.StateDir, name+checking))
+	}
 	s, err := store.Open(ctx, config.StateDir, config.Samples.options(d))
 	switch {
 	case errors.Is(err, store.ErrLocked):

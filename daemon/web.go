@@ -119,7 +119,7 @@ func (d *daemon) routes() *http.ServeMux {
 		writeJSON(w, map[string]bool{"may_write": d.hasToken(r)})
 	})
 	if samples := d.samples(); samples != nil {
-		api := &samplesAPI{samples: samples, changed: func() { d.keeper.count(samples) }}
+		api := &samplesAPI{samples: samples, changed: func() { d.keeper.count(samples) }, skipped: d.keeper.dropped.Load}
 		api.readRoutes(mux)
 		api.writeRoutes(mux)
 	}

@@ -37,8 +37,9 @@ func (s *Store) Copy(name, to string) error {
 	if err != nil {
 		return err
 	}
-	if _, err = io.Copy(f, from); err != nil {
-		err = fmt.Errorf("copy %s: %w", name, err)
+	_, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("copy %s: %w", name, err), os.Remove(to))
 	}
-	return errors.Join(err, f.Close())
+	return nil
 }
