@@ -3,7 +3,9 @@ package adapt
 import (
 	"fmt"
 	"math"
+	"slices"
 
+	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
@@ -50,14 +52,15 @@ type Tuner struct {
 // group is the trained parameters of one block, updated together.
 type group struct {
 	at            []int             // into Tuner.params
-	first, second []*tensors.Tensor // AdamW's moments
+	first, second []*tensors.Tensor // AdamW's moments; nil before the first step
 }
 
 // program names a compiled graph of the step.
 type program struct {
-	gives      gives
-	accumulate bool // adds to gradients that are passed in
-	own        bool // targets are the model's own first guess
+	gives gives
+	parts int  // in how many parts the batch is computed
+	loop  bool // over the parts, inside the program
+	own   bool // targets are the model's own first guess
 }
 
 // gives is what a program returns beside the losses.
@@ -76,8 +79,8 @@ type TunerOptions struct {
 	// FreezeBelow keeps the embeddings and the blocks before it as they are; the gradient of the rest stays
 	// exact. 0 trains everything, Depth the last LayerNorm and the head alone.
 	FreezeBelow int
-	// MicroBatch is how many pictures are computed at a time; 0 is the whole batch. Results do not depend on
-	// it but for rounding (there are no batch statistics), memory does.
+	// MicroBatch is how many pictures are computed at a time at most; 0 is the whole batch. A batch is cut into
+	// equal parts. Results do not depend on it but for rounding (there are no batch statistics), memory does.
 	MicroBatch int
 }
 
@@ -115,8 +118,6 @@ func NewTuner(b *model.Backend, c *model.Checkpoint, o TunerOptions) (*Tuner, er
 		}
 		g := &t.groups[len(t.groups)-1]
 		g.at = append(g.at, i)
-		g.first = append(g.first, tensors.FromShape(t.weights[i].Shape()))
-		g.second = append(g.second, tensors.FromShape(t.weights[i].Shape()))
 	}
 	return t, nil
 }
@@ -167,62 +168,88 @@ func (t *Tuner) gradients(b Batch) (Losses[float64], []*tensors.Tensor, error) {
 	return t.run(b, givesGradients)
 }
 
-// run computes a batch in parts of t.micro; what it gives of the last part is returned. The total loss is a
-// mean over pictures, so a part counts by its share of the batch and the sum over parts is exact.
+// run computes a batch at once, or in equal parts where it is larger than t.micro. The total loss is a mean over
+// pictures, so the sum over equal parts is exact.
 func (t *Tuner) run(b Batch, what gives) (Losses[float64], []*tensors.Tensor, error) {
-	var sum Losses[float64]
 	size, err := t.check(b)
 	if err != nil {
-		return sum, nil, err
+		return Losses[float64]{}, nil, err
 	}
-	micro := t.micro
-	if micro <= 0 || micro > size {
-		micro = size
+	p := program{gives: what, parts: t.parts(size), own: b.Targets == nil}
+	// GoMLX's own backend loses values inside loops (gomlx/compute v0.1.3, "not computed yet").
+	p.loop = p.parts > 1 && t.backend.Kind != model.BackendGo
+	if p.loop || p.parts == 1 {
+		return t.call(p, b.slice(t.config, 0, size))
 	}
-	var gradients []*tensors.Tensor
-	for at := 0; at < size; at += micro {
-		part := b.slice(t.config, at, min(at+micro, size))
-		share := float64(len(part.Classes)) / float64(size)
-		inputs := t.inputs(part, share)
-		args := make([]any, 0, len(t.weights)+len(inputs)+len(gradients))
-		for _, w := range t.weights {
-			args = append(args, w)
-		}
-		for _, x := range inputs {
-			args = append(args, x)
-		}
-		if args, err = t.donate(args, gradients); err != nil {
-			return sum, nil, err
-		}
-		e, err := t.program(program{gives: what, accumulate: len(gradients) > 0, own: part.Targets == nil})
+	var l Losses[float64]
+	var sum []*tensors.Tensor
+	for part := range p.parts {
+		n := size / p.parts
+		here, out, err := t.call(p, b.slice(t.config, part*n, (part+1)*n))
 		if err != nil {
-			return sum, nil, err
+			return l, nil, err
 		}
-		results, err := e.Call(args...)
-		finalize(inputs)
-		if err != nil {
-			return sum, nil, fmt.Errorf("step %d: %w", t.steps+1, err)
+		l.Background += here.Background
+		l.Foreground += here.Foreground
+		l.Classification += here.Classification
+		l.Total += here.Total
+		if sum == nil {
+			sum = out
+			continue
 		}
-		terms := tensors.MustCopyFlatData[float32](results[0])
-		sum.Background += share * float64(terms[0])
-		sum.Foreground += share * float64(terms[1])
-		sum.Classification += share * float64(terms[2])
-		sum.Total += share * float64(terms[3])
-		results[0].MustFinalizeAll()
-		gradients = results[1:]
+		for i := range sum {
+			add := tensors.MustCopyFlatData[float32](out[i])
+			tensors.MustMutableFlatData(sum[i], func(flat []float32) {
+				for k := range flat {
+					flat[k] += add[k]
+				}
+			})
+		}
+		finalize(out)
 	}
-	return sum, gradients, nil
+	return l, sum, nil
 }
 
-// inputs lays out what a program takes beside weights and gradients.
-func (t *Tuner) inputs(b Batch, share float64) []*tensors.Tensor {
+// call runs a program over b, whose Weights are there.
+func (t *Tuner) call(p program, b Batch) (Losses[float64], []*tensors.Tensor, error) {
+	var l Losses[float64]
+	inputs := t.inputs(b)
+	defer finalize(inputs)
+	e, err := t.program(p, inputs)
+	if err != nil {
+		return l, nil, err
+	}
+	results, err := e.Call(arguments(t.weights, inputs)...)
+	if err != nil {
+		return l, nil, fmt.Errorf("step %d: %w", t.steps+1, err)
+	}
+	terms := tensors.MustCopyFlatData[float32](results[0])
+	results[0].MustFinalizeAll()
+	l.Background, l.Foreground = float64(terms[0]), float64(terms[1])
+	l.Classification, l.Total = float64(terms[2]), float64(terms[3])
+	return l, results[1:], nil
+}
+
+// parts is in how many equal parts, none larger than t.micro, a batch is computed.
+func (t *Tuner) parts(size int) int {
+	if t.micro <= 0 {
+		return 1
+	}
+	n := (size + t.micro - 1) / t.micro
+	for size%n != 0 {
+		n++
+	}
+	return n
+}
+
+// inputs lays out what a program takes beside the weights.
+func (t *Tuner) inputs(b Batch) []*tensors.Tensor {
 	c, n := t.config, len(b.Classes)
 	in := []*tensors.Tensor{
 		tensors.FromFlatDataAndDimensions(b.Pixels, n, 3, c.ImageHeight, c.ImageWidth),
 		tensors.FromFlatDataAndDimensions(b.Masks, n, c.ImageHeight, c.ImageWidth),
 		tensors.FromFlatDataAndDimensions(b.Classes, n),
 		tensors.FromFlatDataAndDimensions(b.Weights, n),
-		tensors.FromScalar(float32(share)),
 		tensors.FromScalar(float32(t.balance)),
 	}
 	if b.Targets != nil {
@@ -231,48 +258,136 @@ func (t *Tuner) inputs(b Batch, share float64) []*tensors.Tensor {
 	return in
 }
 
-// program returns the compiled step: shared forward, one gradient call for every A_l, the class-row
-// rollout, a last block for the class query alone, and the gradient of the loss.
-func (t *Tuner) program(p program) (*graph.Exec, error) {
-	if e := t.programs[p]; e != nil {
-		return e, nil
-	}
-	e, err := graph.NewExec(t.backend.Compute, func(in []*graph.Node) []*graph.Node {
-		weights, in := in[:len(t.weights)], in[len(t.weights):]
-		images, masks, classes, trust, share, balance, rest := in[0], in[1], in[2], in[3], in[4], in[5], in[6:]
-
-		s := model.Forward(t.config, model.ParamsFrom(t.config, weights), images, model.ReadTokens)
-		r := s.Explain(model.ClassOrOwn(classes, s.Logits))
-		targets := ownGuess(s.Logits)
-		if !p.own {
-			targets, rest = rest[0], rest[1:]
-		}
-		l := t.objective.Loss(r.Map(t.config), masks, s.Logits, targets, trust, balance)
-
-		out := []*graph.Node{graph.Stack([]*graph.Node{l.Background, l.Foreground, l.Classification, l.Total}, 0)}
-		trained := t.trained(weights)
-		switch p.gives {
-		case givesGradients:
-			for i, g := range graph.Gradient(graph.Mul(l.Total, share), trained...) {
-				if p.accumulate {
-					g = graph.Add(rest[i], g)
-				}
-				out = append(out, g)
+// program returns the compiled step for inputs of these shapes. It is compiled before gradients and moments
+// take memory: compiling takes as much, and gives it back.
+func (t *Tuner) program(p program, inputs []*tensors.Tensor) (*graph.Exec, error) {
+	e := t.programs[p]
+	if e == nil {
+		var err error
+		if e, err = graph.NewExec(t.backend.Compute, func(in []*graph.Node) []*graph.Node {
+			weights, batch := in[:len(t.weights)], in[len(t.weights):]
+			if p.loop {
+				return t.loop(p, weights, batch)
 			}
-		case givesNorms:
-			relevance := t.objective.relevance(l)
-			out = append(out, graph.Stack([]*graph.Node{
-				squaredNorm(graph.Gradient(relevance, trained...)),
-				squaredNorm(graph.Gradient(graph.Sub(l.Total, relevance), trained...)),
-			}, 0))
+			return t.part(p, weights, batch)
+		}); err != nil {
+			return nil, fmt.Errorf("compile the step: %w", err)
 		}
-		return out
-	})
-	if err != nil {
+		t.programs[p] = e
+	}
+	if err := e.PreCompile(arguments(t.weights, inputs)...); err != nil {
 		return nil, fmt.Errorf("compile the step: %w", err)
 	}
-	t.programs[p] = e
+	model.TrimHeap()
 	return e, nil
+}
+
+// part is the graph of a step over the pictures given: shared forward, one gradient call for every A_l, the
+// class-row rollout, a last block for the class query alone, and the gradient of the loss, which counts as one
+// of p.parts.
+func (t *Tuner) part(p program, weights, batch []*graph.Node) []*graph.Node {
+	images, masks, classes, trust, balance := batch[0], batch[1], batch[2], batch[3], batch[4]
+
+	s := model.Forward(t.config, model.ParamsFrom(t.config, weights), images, model.ReadTokens)
+	r := s.Explain(model.ClassOrOwn(classes, s.Logits))
+	targets := ownGuess(s.Logits)
+	if !p.own {
+		targets = batch[5]
+	}
+	l := t.objective.Loss(r.Map(t.config), masks, s.Logits, targets, trust, balance)
+
+	share := 1 / float64(p.parts)
+	out := []*graph.Node{graph.MulScalar(graph.Stack([]*graph.Node{l.Background, l.Foreground, l.Classification, l.Total}, 0), share)}
+	trained := t.trained(weights)
+	switch p.gives {
+	case givesGradients:
+		out = append(out, graph.Gradient(graph.MulScalar(l.Total, share), trained...)...)
+	case givesNorms:
+		relevance := t.objective.relevance(l)
+		out = append(out, graph.Stack([]*graph.Node{
+			squaredNorm(graph.Gradient(relevance, trained...)),
+			squaredNorm(graph.Gradient(graph.Sub(l.Total, relevance), trained...)),
+		}, 0))
+	}
+	return out
+}
+
+// loop is the graph of a step over a batch in p.parts parts, one after the other in the memory of one. Its state is what a part returns, summed so
+// far, then the number of the part, the weights and the batch.
+func (t *Tuner) loop(p program, weights, batch []*graph.Node) []*graph.Node {
+	g := weights[0].Graph()
+	// A constant of its own: GoMLX keeps the scalars that it makes for Zeros, and what is made out here is unknown
+	// inside a loop.
+	zero := graph.Const(g, float32(0))
+	sums := []*graph.Node{graph.BroadcastToDims(zero, 4)}
+	if p.gives == givesGradients {
+		for _, w := range t.trained(weights) {
+			sums = append(sums, graph.BroadcastToDims(zero, w.Shape().Dimensions...))
+		}
+	}
+	state := slices.Concat(sums, []*graph.Node{graph.Const(g, int32(0))}, weights, batch)
+	parameters := func(g *graph.Graph) []*graph.Node {
+		var in []*graph.Node
+		for i, x := range state {
+			in = append(in, graph.Parameter(g, fmt.Sprint("state", i), x.Shape()))
+		}
+		return in
+	}
+	at := len(sums)
+	more := graph.NewClosure(g, func(g *graph.Graph) []*graph.Node {
+		return []*graph.Node{graph.LessThan(parameters(g)[at], graph.Const(g, int32(p.parts)))}
+	})
+	add := graph.NewClosure(g, func(g *graph.Graph) []*graph.Node {
+		in := parameters(g)
+		weights, batch := in[at+1:at+1+len(weights)], in[at+1+len(weights):]
+		var here []*graph.Node
+		for _, x := range batch {
+			here = append(here, pictures(x, in[at], p.parts))
+		}
+		out := slices.Clone(in)
+		for i, x := range t.part(p, weights, here) {
+			out[i] = graph.Add(in[i], x)
+		}
+		out[at] = graph.AddScalar(in[at], 1)
+		return out
+	})
+	return graph.While(more, add, state...)[:at]
+}
+
+// pictures cuts part number i out of x, [B, ...], in ways that every backend has; a scalar belongs to every part.
+func pictures(x, i *graph.Node, parts int) *graph.Node {
+	if x.IsScalar() {
+		return x
+	}
+	dims := x.Shape().Dimensions
+	x = graph.Reshape(x, append([]int{parts, dims[0] / parts}, dims[1:]...)...)
+	number := graph.Iota(x.Graph(), shapes.Make(i.DType(), x.Shape().Dimensions...), 0)
+	here := graph.Equal(number, graph.BroadcastToDims(i, x.Shape().Dimensions...))
+	return graph.ReduceSum(graph.Where(here, x, graph.ZerosLike(x)), 0)
+}
+
+// arguments lays lists of tensors end to end.
+func arguments(lists ...[]*tensors.Tensor) []any {
+	var args []any
+	for _, list := range lists {
+		for _, x := range list {
+			args = append(args, x)
+		}
+	}
+	return args
+}
+
+// zeros returns a zero on the device for each parameter of g.
+func (t *Tuner) zeros(g group) ([]*tensors.Tensor, error) {
+	var out []*tensors.Tensor
+	for _, i := range g.at {
+		z := tensors.FromShape(t.weights[i].Shape())
+		if err := z.ToDevice(t.backend.Compute, 0); err != nil {
+			return nil, fmt.Errorf("memory for %s: %w", t.params[i].Name, err)
+		}
+		out = append(out, z)
+	}
+	return out, nil
 }
 
 func squaredNorm(list []*graph.Node) *graph.Node {
@@ -306,6 +421,15 @@ func (t *Tuner) apply(gradients []*tensors.Tensor, rate float64) error {
 	var moved [][]*tensors.Tensor
 	for gi := range t.groups {
 		g := &t.groups[gi]
+		if g.first == nil {
+			var err error
+			if g.first, err = t.zeros(*g); err != nil {
+				return err
+			}
+			if g.second, err = t.zeros(*g); err != nil {
+				return err
+			}
+		}
 		n := len(g.at)
 		args := append([]any{}, constants...)
 		for _, i := range g.at {
@@ -329,7 +453,9 @@ func (t *Tuner) apply(gradients []*tensors.Tensor, rate float64) error {
 			t.weights[i] = moved[gi][k]
 		}
 	}
-	t.steps++
+	if t.steps++; t.steps == 1 {
+		model.TrimHeap() // the optimiser was compiled
+	}
 	return nil
 }
 

@@ -77,7 +77,7 @@ func compare(size string, batch, rounds, threads int, python string) error {
 		{name: "ours", sameLoss: true},
 		{name: "ours, micro-batch 2", micro: 2, sameLoss: true},
 		{name: "ours, micro-batch 1", micro: 1, sameLoss: true},
-		{name: "ours, blocks 0 to 5 frozen", freezeBelow: 6, sameLoss: true},
+		{name: "ours, micro-batch 1, blocks 0 to 5 frozen", micro: 1, freezeBelow: 6, sameLoss: true},
 	}
 	for i, v := range variants {
 		s := spec{Dir: dir, Threads: threads, Labels: labels, Model: config, FreezeBelow: v.freezeBelow, Micro: v.micro}
