@@ -18,7 +18,7 @@ import (
 
 type adaptVerb struct {
 	Base    string `required:"" placeholder:"DIR" help:"Model folder to begin with; it needs a head."`
-	Images  string `required:"" placeholder:"DIR" help:"Folder of jpg and png pictures; one in a folder named like a class of the model counts as labelled."`
+	Images  string `required:"" xor:"source" placeholder:"DIR" help:"Folder of jpg and png pictures; one in a folder named like a class of the model counts as labelled."`
 	Masks   string `placeholder:"DIR" help:"Folder of masks: for a picture a/b.jpg the file a/b.png, bright where the object is. Without it they are found without labels (TokenCut), which needs a self-supervised backbone."`
 	Cut     string `placeholder:"DIR" name:"mask-backbone" help:"Self-supervised model (DINOv2) that finds the masks; default: the base, if it is one."`
 	Out     string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
@@ -26,6 +26,11 @@ type adaptVerb struct {
 	Backend string `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"What computes: ${enum}."`
 	Seed    uint64 `default:"1" help:"Of the order, crops and flips, and of which pictures are held out."`
 	JSON    bool   `help:"Print the report as JSON."`
+
+	Pack     string `required:"" xor:"source" placeholder:"FILE" help:"Instead of --images: what the daemon packed of its samples. Makes the candidate that the daemon made, and judges it: the same pack, base, parent, settings and backend give the same digest."`
+	Parent   string `placeholder:"FILE" help:"With --pack: weights of the live model; default: the base's."`
+	Settings string `placeholder:"FILE" help:"With --pack: settings in JSON, as a receipt has them; default: the daemon's."`
+	Lines    bool   `hidden:"" help:"With --pack: progress as lines of JSON; ends when standard input does. No labelled pictures are copied."`
 
 	Steps       *int     `help:"Steps instead of the preset's."`
 	Batch       *int     `help:"Pictures a step instead of the preset's."`
@@ -43,6 +48,7 @@ folder with a report in it: report/index.html shows losses, figures and maps bef
 
   fovea adapt --base models/mine --images shots --out models/tuned
   fovea adapt --base models/mine --images set --masks set-masks --out models/paper --preset published --steps 500
+  fovea adapt --base models/mine --pack run.pack --out models/again      what the daemon does, on a workstation
 
 Ctrl-C ends it; the output folder is then absent, never half-written.`
 }
@@ -73,6 +79,12 @@ func override[T any](to, from *T) {
 func (v adaptVerb) Run(ctx context.Context, out io.Writer) error {
 	if err := mustNotExist(v.Out); err != nil {
 		return fmt.Errorf("adapt: %w", err)
+	}
+	if v.Pack != "" {
+		if err := v.runPack(ctx, os.Stdin, out); err != nil {
+			return fmt.Errorf("adapt: %w", err)
+		}
+		return nil
 	}
 	base, err := model.Load(v.Base)
 	if err != nil {
@@ -151,11 +163,8 @@ func (v adaptVerb) maskNet(backend *model.Backend, base *model.Checkpoint) (*mod
 
 // write fills the model folder: the checkpoint, the labelled pictures that came with the base, the report.
 func (v adaptVerb) write(dir string, tuned *model.Checkpoint, set *adapt.TuneSet, r *adapt.TuneReport) error {
-	labelled := filepath.Join(v.Base, adapt.LabelledDir)
-	switch err := os.CopyFS(filepath.Join(dir, adapt.LabelledDir), os.DirFS(labelled)); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return fmt.Errorf("labelled pictures of %s: %w", v.Base, err)
+	if err := copyLabelled(v.Base, dir); err != nil {
+		return err
 	}
 	report := filepath.Join(dir, "report")
 	if err := os.Mkdir(report, 0o755); err != nil {
@@ -172,6 +181,15 @@ func (v adaptVerb) write(dir string, tuned *model.Checkpoint, set *adapt.TuneSet
 		return err
 	}
 	return tuned.Save(dir)
+}
+
+// copyLabelled takes the labelled pictures of a base along, if it has any.
+func copyLabelled(base, dir string) error {
+	err := os.CopyFS(filepath.Join(dir, adapt.LabelledDir), os.DirFS(filepath.Join(base, adapt.LabelledDir)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("labelled pictures of %s: %w", base, err)
+	}
+	return nil
 }
 
 // tuneRows are the figures of a report as a table: name, before, after.

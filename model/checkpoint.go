@@ -64,6 +64,31 @@ func (c *Checkpoint) Resize(height, width int) error {
 	return nil
 }
 
+// WithWeights is the checkpoint of the same shape whose weights lie in file, as WriteWeights or Save writes them.
+// A tensor more or less than the shape asks for is refused by its name, before memory is taken for it.
+func (c *Checkpoint) WithWeights(file string) (*Checkpoint, error) {
+	weights := &weightFiles{tensors: map[string]tensor{}}
+	defer weights.Close()
+	if err := weights.open(filepath.Dir(file), filepath.Base(file)); err != nil {
+		return nil, fmt.Errorf("weights: %w", err)
+	}
+	params, err := collect(layout{config: c.Config, find: timmFind(c.Config)}, weights.tensors)
+	if err != nil {
+		return nil, fmt.Errorf("weights %s: %w", file, err)
+	}
+	next := *c
+	next.Params = params
+	return &next, nil
+}
+
+// WriteWeights writes the weights alone, with timm's names, as safetensors: the same weights give the same bytes.
+func (c *Checkpoint) WriteWeights(w io.Writer) error {
+	if err := writeSafetensors(w, c.stored()); err != nil {
+		return fmt.Errorf("write weights: %w", err)
+	}
+	return nil
+}
+
 // Digest is the SHA-256 over the shape and every weight, in hexadecimal: the same for the same model on any
 // machine, whatever file it came from. Preprocess and Source are not in it.
 func (c *Checkpoint) Digest() string {
