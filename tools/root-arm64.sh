@@ -1,0 +1,36 @@
+#!/bin/sh
+# Called by test-arm64.sh in a mount namespace of its own: installs the packages in a Debian 12 root and runs fovea there.
+# Meanwhile the kernel starts arm64 programs by qemu, as it does wherever the package qemu-user-static is set up.
+set -eu
+kernel=/proc/sys/fs/binfmt_misc
+[ -e $kernel/register ] || mount -t binfmt_misc binfmt_misc $kernel
+if [ ! -e $kernel/qemu-aarch64 ]; then
+	cat /usr/lib/binfmt.d/qemu-aarch64.conf >$kernel/register
+	trap 'echo -1 >$kernel/qemu-aarch64' EXIT
+fi
+root=$PWD/build/root-arm64
+if [ ! -f "$root/made" ]; then
+	rm -rf "$root"
+	mmdebstrap --quiet --mode=root --architectures=arm64 --variant=minbase --include=systemd,ca-certificates,libopencv-core406,libopencv-imgproc406,libopencv-imgcodecs406,libopencv-videoio406 \
+		--aptopt='APT::Install-Recommends "false"' bookworm "$root"
+	touch "$root/made"
+fi
+rm -rf "$root/tmp/debs"
+mkdir "$root/tmp/debs"
+cp $(ls -t build/deb/fovea_*_arm64.deb | head -1) $(ls -t build/deb/fovea-grab_*_arm64.deb | head -1) "$root/tmp/debs/"
+cp "$FOVEA_PLUGIN" "$root/tmp/pjrt_cpu.so"
+cp "$FOVEA_PLUGIN.sha256" "$root/tmp/pjrt_cpu.so.sha256"
+mkdir -p "$root/srv/pictures"
+cp daemon/testdata/*.png "$root/srv/pictures/" 2>/dev/null || cp docs/page-390.png "$root/srv/pictures/"
+mount -t proc proc "$root/proc"
+inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
+inside sh -c 'dpkg -i /tmp/debs/*.deb'
+inside install -m 644 /tmp/pjrt_cpu.so /tmp/pjrt_cpu.so.sha256 /usr/lib/fovea/
+inside fovea --version
+printf 'cameras: [{id: pictures, source: /srv/pictures, loop: true}]\n' >"$root/tmp/fovea.yaml"
+inside fovea doctor --config /tmp/fovea.yaml
+inside fovea bench --backend xla:cpu --runs 3 --want logits
+inside fovea bench --backend go --runs 1 --want logits
+inside dpkg -P fovea fovea-grab
+[ ! -e "$root/usr/bin/fovea" ] && [ ! -e "$root/var/lib/fovea" ] && [ ! -e "$root/etc/fovea" ]
+echo "installed, run and purged"
