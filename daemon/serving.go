@@ -135,13 +135,7 @@ func (d *daemon) openBackend(c ModelConfig) (*model.Backend, error) {
 	if b := d.backends[c]; b != nil {
 		return b, nil
 	}
-	cpu, cuda := model.Plugins()
-	if p := c.Plugins.CPU; p.Path != "" {
-		cpu = model.Plugin(p)
-	}
-	if p := c.Plugins.CUDA; p.Path != "" {
-		cuda = model.Plugin(p)
-	}
+	cpu, cuda := c.plugins()
 	b, err := model.OpenBackend(c.Backend, cpu, cuda)
 	if err == nil {
 		d.backends[c] = b
