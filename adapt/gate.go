@@ -11,25 +11,42 @@ import (
 
 // Thresholds are what a candidate has to keep. Every one has a reason in DefaultThresholds.
 type Thresholds struct {
-	Gain            float64 `json:"gain" yaml:"gain"`                         // the lower bound of the gain in labelled-swap accuracy must be above it
-	Follow          float64 `json:"follow" yaml:"follow"`                     // most that the follow index may lose
-	Labelled        float64 `json:"labelled" yaml:"labelled"`                 // most that the accuracy on labelled pictures may lose
-	Background      float64 `json:"background" yaml:"background"`             // most that the confidence on empty views may rise
-	AUROC           float64 `json:"auroc" yaml:"auroc"`                       // most that the AUROC of relevance and mask may lose
-	Drop            float64 `json:"drop" yaml:"drop"`                         // most that the object may lose against its surroundings
-	Spread          float64 `json:"spread" yaml:"spread"`                     // least effective patches, in parts of the parent's
-	Recall          float64 `json:"recall" yaml:"recall"`                     // most that the recall of a class may lose
-	Crowding        float64 `json:"crowding" yaml:"crowding"`                 // most that a class may be said more often than it is true, beyond the parent
-	AgreementBase   float64 `json:"agreement_base" yaml:"agreement_base"`     // least share of frames called as the base does: one budget for all generations
-	AgreementParent float64 `json:"agreement_parent" yaml:"agreement_parent"` // least share of frames called as the parent does
-	Camera          float64 `json:"camera" yaml:"camera"`                     // most that labelled-swap accuracy may lose on one camera
-	Margin          float64 `json:"margin" yaml:"margin"`                     // most by which the mean margin of the logits may change, as a factor
-	Latency         float64 `json:"latency" yaml:"latency"`                   // most time of a forward pass, in parts of the parent's
+	// The lower bound of the gain in labelled-swap accuracy must be above it.
+	Gain float64 `json:"gain" yaml:"gain"`
+	// Most that the follow index may lose.
+	Follow float64 `json:"follow" yaml:"follow"`
+	// Most that the accuracy on labelled pictures may lose.
+	Labelled float64 `json:"labelled" yaml:"labelled"`
+	// Most that the confidence on empty views may rise.
+	Background float64 `json:"background" yaml:"background"`
+	// Most that the AUROC of relevance and mask may lose.
+	AUROC float64 `json:"auroc" yaml:"auroc"`
+	// Most that the object may lose against its surroundings.
+	Drop float64 `json:"drop" yaml:"drop"`
+	// Least effective patches, in parts of the parent's.
+	Spread float64 `json:"spread" yaml:"spread"`
+	// Most that the recall of a class may lose.
+	Recall float64 `json:"recall" yaml:"recall"`
+	// Most that a class may be said more often than it is true, beyond the parent.
+	Crowding float64 `json:"crowding" yaml:"crowding"`
+	// Least share of frames called as the base does: one budget for all generations.
+	AgreementBase float64 `json:"agreement_base" yaml:"agreement_base"`
+	// Least share of frames called as the parent does.
+	AgreementParent float64 `json:"agreement_parent" yaml:"agreement_parent"`
+	// Most that labelled-swap accuracy may lose on one camera.
+	Camera float64 `json:"camera" yaml:"camera"`
+	// Most by which the mean margin of the logits may change, as a factor.
+	Margin float64 `json:"margin" yaml:"margin"`
+	// Most time of a forward pass, in parts of the parent's.
+	Latency float64 `json:"latency" yaml:"latency"`
 
 	// Below these numbers nothing is judged: the verdict is Waiting.
-	LeastObjects     int `json:"least_objects" yaml:"least_objects"`         // labelled objects kept apart
-	LeastBackgrounds int `json:"least_backgrounds" yaml:"least_backgrounds"` // held-out backgrounds
-	LeastFrames      int `json:"least_frames" yaml:"least_frames"`           // held-out frames
+	// Labelled objects kept apart.
+	LeastObjects int `json:"least_objects" yaml:"least_objects"`
+	// Held-out backgrounds.
+	LeastBackgrounds int `json:"least_backgrounds" yaml:"least_backgrounds"`
+	// Held-out frames.
+	LeastFrames int `json:"least_frames" yaml:"least_frames"`
 }
 
 // DefaultThresholds are for a handful of classes and some twenty labelled objects kept apart. Where a bound of an

@@ -39,6 +39,8 @@ type Config struct {
 
 	Samples SamplesConfig `yaml:"samples,omitempty"`
 
+	Adapt AdaptConfig `yaml:"adapt,omitempty"`
+
 	MQTT MQTTConfig `yaml:"mqtt,omitempty"`
 	Web  WebConfig  `yaml:"web,omitempty"`
 	Log  LogConfig  `yaml:"log,omitempty"`
@@ -189,7 +191,8 @@ func defaultConfig() *Config {
 		Model:     ModelConfig{Backend: model.BackendAuto},
 		Inference: InferenceConfig{RelevanceEvery: 5},
 		Samples:   defaultSamples(),
-		MQTT:      MQTTConfig{Root: "fovea", Listen: "127.0.0.1:1883", Discovery: "device"},
+		Adapt:     defaultAdapt(),
+		MQTT:      MQTTConfig{Root: "fovea", Listen: "127.0.0.1:1883", Discovery: "device", Allow: []string{"health", "adapt", "cancel", "rollback"}},
 		Web:       WebConfig{Listen: "127.0.0.1:8080"},
 		Log:       LogConfig{Level: "info", Format: "text"},
 	}
@@ -311,6 +314,7 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 	}
 
 	c.Samples.check(fault)
+	c.Adapt.check(fault)
 
 	first := map[string]int{}
 	for i, camera := range c.Cameras {

@@ -163,7 +163,7 @@ func schemaOf(t *testing.T) []byte {
 	t.Helper()
 	r := &jsonschema.Reflector{FieldNameTag: "yaml", RequiredFromJSONSchemaTags: true}
 	t.Chdir("..")
-	for _, room := range []string{"daemon", "capture"} {
+	for _, room := range []string{"daemon", "capture", "adapt"} {
 		if err := r.AddGoComments("github.com/seed-a98b2d25/fovea", "./"+room); err != nil {
 			t.Fatal(err)
 		}

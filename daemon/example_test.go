@@ -34,6 +34,7 @@ func TestExampleIsTheDefaults(t *testing.T) {
 	if c.Socket != systemSocket || c.sockets()[0] != want.sockets()[0] {
 		t.Errorf("the example shows socket %s, the default is %s", c.Socket, want.sockets()[0])
 	}
+	c.Adapt.Schedule = ""
 	c.Socket, c.Device, c.Model.Dir, c.Model.Plugins, c.Cameras = "", DeviceConfig{}, "", PluginsConfig{}, want.Cameras
 	c.MQTT.URL, c.MQTT.Username, c.MQTT.PasswordFile = "", "", ""
 	c.MQTT.CAFile, c.MQTT.CertFile, c.MQTT.KeyFile = "", "", ""

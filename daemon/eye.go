@@ -9,6 +9,7 @@ import (
 	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/model"
+	"github.com/seed-a98b2d25/fovea/store"
 )
 
 // eye makes masks and features with the untouched base: of the live pass while that is the base's, else by asking
@@ -43,8 +44,8 @@ func (e *eye) see(ctx context.Context, frame capture.Frame, live *model.Net, out
 	if base := e.daemon.baseDigest(); base == "" || base == live.Digest {
 		return e.look(frame, live, out)
 	}
-	if time.Since(e.asked) < askEvery {
-		return nil, nil
+	if time.Since(e.asked) < askEvery || e.daemon.models().Standing().Probation.State == store.ProbationRunning {
+		return nil, nil // two nets are enough: live and parent
 	}
 	if err := e.load(ctx); err != nil || e.base == nil {
 		return nil, err
@@ -59,7 +60,7 @@ func (e *eye) load(ctx context.Context) error {
 		return nil
 	}
 	e.close()
-	base, err := e.daemon.load(ctx, config.Model)
+	base, err := e.daemon.loadBase(ctx, config.Model)
 	if err != nil {
 		e.retryAt = time.Now().Add(retryModel)
 		return fmt.Errorf("the base model: %w", err)

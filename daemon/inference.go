@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"image"
+	"math"
 	"slices"
 	"time"
 
@@ -62,7 +64,9 @@ func (d *daemon) infer(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case next := <-d.nets:
-			live.close()
+			if next == nil || next.probation == nil || next.probation.parent != live {
+				live.close()
+			}
 			if live = next; live != nil {
 				pixels = make([]float32, len(live.fixed))
 			}
@@ -80,7 +84,7 @@ func (d *daemon) infer(ctx context.Context) error {
 			if !ok {
 				break
 			}
-			d.classify(live, w, frame, pixels)
+			live = d.classify(live, w, frame, pixels)
 			d.progress.Add(1)
 			worked = true
 		}
@@ -110,8 +114,9 @@ func nextFrame(cameras []*watched, turn *int) (*watched, capture.Frame, bool) {
 	return nil, capture.Frame{}, false
 }
 
-// classify asks the net about one frame and publishes the answer.
-func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels []float32) {
+// classify asks the net about one frame and publishes the answer. It returns the model that is live from now on:
+// another one where this frame ended a probation badly.
+func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels []float32) *served {
 	config, _ := d.configs.get()
 	want := model.Want(0)
 	began := time.Now()
@@ -125,12 +130,15 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	}
 	if err := live.net.Preprocess.Pixels(frame.RGB, frame.Width, frame.Height, pixels); err != nil {
 		d.inferred(err)
-		return
+		return live
 	}
 	out, err := live.net.Run(want, pixels, nil)
+	if err == nil && !finite(out.Logits) {
+		err = errNotFinite
+	}
 	d.inferred(err)
 	if err != nil {
-		return
+		return d.tried(live, out, pixels, time.Since(began), want, err)
 	}
 	a := &answer{frame: frame, at: time.Now(), took: time.Since(began), by: live}
 	if out.Logits != nil {
@@ -149,6 +157,69 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	if want&model.WantFeatures != 0 {
 		d.keeper.offer(offer{w, a, out})
 	}
+	return d.tried(live, out, pixels, a.took, want, nil)
+}
+
+var errNotFinite = errors.New("the logits are not finite numbers")
+
+func finite(v []float32) bool {
+	for _, x := range v {
+		if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// tried holds a model on probation against its parent, and returns the one that is live from now on: the parent
+// takes over between two frames, and the cycle is told.
+func (d *daemon) tried(live *served, out *model.Output, pixels []float32, took time.Duration, want model.Want, failed error) *served {
+	p := live.probation
+	if p == nil {
+		return live
+	}
+	var why string
+	var passed bool
+	switch {
+	case failed != nil:
+		why = p.failure(failed)
+	case want == 0 && p.due(): // plain frames: their times compare
+		began := time.Now()
+		parent, err := p.parent.net.Run(0, pixels, nil)
+		if err != nil || !finite(parent.Logits) || parent.Logits == nil {
+			return live
+		}
+		one := pair{liveTook: took, parentTook: time.Since(began)}
+		one.live, one.liveTop = top(out.Logits)
+		one.parent, one.parentTop = top(parent.Logits)
+		why, passed = p.observe(one)
+	}
+	if why == "" && !passed {
+		return live
+	}
+	live.probation = nil
+	stays, goes := live, p.parent
+	if why != "" {
+		stays, goes = p.parent, live
+		d.live.Store(stays)
+	}
+	goes.close()
+	select {
+	case d.cycle.ends <- probationEnd{live.sha, why}:
+	default: // one model is on probation at a time
+	}
+	return stays
+}
+
+// top is the likeliest class and its probability.
+func top(logits []float32) (class int, p float64) {
+	probabilities := model.Probabilities(logits)
+	for i, v := range probabilities {
+		if v > probabilities[class] {
+			class = i
+		}
+	}
+	return class, float64(probabilities[class])
 }
 
 // inferred notes whether the net works; a failure is told until the next success.

@@ -19,6 +19,26 @@ func (d *daemon) offer(device *fleet.Device) error {
 		{Verb: fleet.VerbReload, Handler: func(context.Context, fleet.Command, func(float64)) (any, error) {
 			return nil, d.reload()
 		}},
+		{Verb: fleet.VerbAdapt, Args: fleet.AdaptArgs{}, Exclusive: true, Handler: func(ctx context.Context, c fleet.Command, progress func(float64)) (any, error) {
+			return d.cycle.do(ctx, order{verb: c.Verb, command: c.ID, why: "command " + c.ID, force: c.Args.(fleet.AdaptArgs).Force, progress: progress})
+		}},
+		{Verb: fleet.VerbPromote, Args: fleet.PromoteArgs{}, Exclusive: true, Handler: func(ctx context.Context, c fleet.Command, _ func(float64)) (any, error) {
+			version := c.Args.(fleet.PromoteArgs).Version
+			return d.cycle.do(ctx, order{verb: c.Verb, command: c.ID, why: "approved by command " + c.ID, version: &version})
+		}},
+		{Verb: fleet.VerbRollback, Args: fleet.RollbackArgs{}, Exclusive: true, Handler: func(ctx context.Context, c fleet.Command, _ func(float64)) (any, error) {
+			return d.cycle.do(ctx, order{verb: c.Verb, command: c.ID, why: "command " + c.ID, version: c.Args.(fleet.RollbackArgs).Version})
+		}},
+		{Verb: fleet.VerbCancel, Args: fleet.CancelArgs{}, Repeatable: true, Handler: func(_ context.Context, c fleet.Command, _ func(float64)) (any, error) {
+			id := c.Args.(fleet.CancelArgs).ID
+			if !device.CancelCommand(id) && (id != "" || !d.cycle.stop()) {
+				return nil, &fleet.Error{Code: fleet.Failed, Reason: "no adaptation runs that could be cancelled"}
+			}
+			return nil, nil
+		}},
+		{Verb: fleet.VerbAuto, Args: fleet.AutoArgs{}, Repeatable: true, Handler: func(_ context.Context, c fleet.Command, _ func(float64)) (any, error) {
+			return nil, d.setAuto(*c.Args.(fleet.AutoArgs).On, fleet.SourceRemote)
+		}},
 	} {
 		if err := device.Handle(spec); err != nil {
 			return err

@@ -78,6 +78,7 @@ type daemon struct {
 	shown    description  // as Home Assistant was told; lookAround's own
 	store    *store.Store // nil where it could not be opened; set before the goroutines start
 	keeper   *keeper
+	cycle    *cycle
 
 	settled      chan struct{} // closed when the first model is served, or known not to load
 	modelSettled func()
@@ -96,6 +97,7 @@ func newDaemon(file string, config *Config, logTo io.Writer) (*daemon, error) {
 		nets:     make(chan *served, 1),
 		settled:  make(chan struct{}),
 		keeper:   newKeeper(),
+		cycle:    newCycle(),
 		backends: map[ModelConfig]*model.Backend{},
 	}
 	options := &slog.HandlerOptions{Level: d.level}
@@ -147,6 +149,7 @@ func (d *daemon) run(ctx context.Context, hangups <-chan os.Signal) error {
 	})
 	part(d.infer)       // frames, nets -> answers: watched.latest, d.publish, keeper.offer
 	part(d.keepSamples) // offers, imports -> d.store
+	part(d.adaptations) // triggers, commands, ends of probation -> d.store, d.nets
 	part(d.lookAround)  // everything -> d.status, four times a second
 	part(d.serveSocket) // the verbs of this program -> d.store
 	part(func(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/model"
+	"github.com/seed-a98b2d25/fovea/store"
 )
 
 // served is a warmed net on its way to, or in the hands of, the inference goroutine.
@@ -18,7 +19,10 @@ type served struct {
 	dir     string
 	source  string // where the weights came from, for people
 	version int64  // 0 is the base model
+	sha     string // of the weights file that the store keeps; "" without a store
 	fixed   []float32
+
+	probation *probation // of this model; the inference goroutine's own
 }
 
 // explaining is what an explained frame asks of the net; the features are for its mask.
@@ -80,24 +84,66 @@ func (d *daemon) handOver(ctx context.Context, next *served) {
 	}
 }
 
-// close gives the memory of the net back; s may be nil.
+// close gives the memory of the net back, and of the parent in its probation; s may be nil.
 func (s *served) close() {
-	if s != nil {
-		s.net.Close()
+	if s == nil {
+		return
 	}
+	if s.probation != nil {
+		s.probation.parent.close()
+		s.probation = nil
+	}
+	s.net.Close()
 }
 
-// load returns a warmed net, or nil where no model is configured.
+// load returns the warmed net of the model that is live on the configured base, with its parent beside it while it
+// is on probation; nil where no model is configured.
 func (d *daemon) load(ctx context.Context, c ModelConfig) (*served, error) {
 	if c.Dir == "" {
 		return nil, nil
 	}
-	began := time.Now()
-	backend, err := d.openBackend(c)
+	base, err := model.Load(c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	checkpoint, err := model.Load(c.Dir)
+	checkpoint, receipt, err := d.living(base)
+	if err != nil {
+		return nil, err
+	}
+	live, err := d.warm(ctx, c, checkpoint, receipt)
+	if err != nil || d.models() == nil {
+		return live, err
+	}
+	standing := d.models().Standing()
+	if standing.Probation.State != store.ProbationRunning || standing.Probation.Model != receipt.SHA256 {
+		return live, nil
+	}
+	parent, err := d.loadVersion(ctx, standing.Probation.Parent)
+	if err != nil {
+		live.close()
+		return nil, fmt.Errorf("the parent in the probation: %w", err)
+	}
+	config, _ := d.configs.get()
+	live.probation = &probation{config: config.Adapt.Probation, parent: parent}
+	return live, nil
+}
+
+// loadBase returns the warmed net of the configured base itself; nil where no model is configured.
+func (d *daemon) loadBase(ctx context.Context, c ModelConfig) (*served, error) {
+	if c.Dir == "" {
+		return nil, nil
+	}
+	base, err := model.Load(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return d.warm(ctx, c, base, store.Receipt{})
+}
+
+// warm compiles a checkpoint on the configured backend.
+func (d *daemon) warm(ctx context.Context, c ModelConfig, checkpoint *model.Checkpoint, receipt store.Receipt) (*served, error) {
+	began := time.Now()
+	backend, err := d.openBackend(c)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +152,7 @@ func (d *daemon) load(ctx context.Context, c ModelConfig) (*served, error) {
 		return nil, err
 	}
 	s := &served{
-		net: net, backend: backend, dir: c.Dir, source: checkpoint.Source,
+		net: net, backend: backend, dir: c.Dir, source: checkpoint.Source, version: receipt.Number, sha: receipt.SHA256,
 		fixed: fixedPicture(checkpoint.Config),
 	}
 	d.notifier.extendStart(compileLimit)
@@ -116,7 +162,8 @@ func (d *daemon) load(ctx context.Context, c ModelConfig) (*served, error) {
 			return nil, fmt.Errorf("warm model %s: %w", c.Dir, err)
 		}
 	}
-	d.log.Info("model ready", "dir", c.Dir, "sha256", net.Digest, "backend", backend.Kind, "classes", checkpoint.Config.Classes, "seconds", time.Since(began).Seconds())
+	model.TrimHeap()
+	d.log.Info("model ready", "dir", c.Dir, "version", receipt.Number, "sha256", net.Digest, "backend", backend.Kind, "classes", checkpoint.Config.Classes, "seconds", time.Since(began).Seconds())
 	for _, why := range backend.Skipped {
 		d.log.Warn("a faster backend was not taken", "reason", why)
 	}

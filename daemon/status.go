@@ -97,7 +97,7 @@ func (d *daemon) look(now time.Time) *status {
 	h.TS, h.TimeSynced, h.BootID = now, timeSynced(), bootID()
 	h.UptimeSeconds, h.Version = int64(now.Sub(d.started).Seconds()), version()
 	h.Labels = config.Device.Labels
-	h.Adapt.State = fleet.AdaptIdle
+	h.Adapt = d.adaptStatus()
 	h.Memory = fleet.Memory{RSSBytes: residentMemory(), LimitBytes: memoryLimit()}
 	d.lookAtStore(h, config, now)
 	if celsius, ok := hottestZone(); ok {
@@ -109,6 +109,7 @@ func (d *daemon) look(now time.Time) *status {
 		h.Model = fleet.Model{Version: live.version, SHA256: live.net.Digest}
 		h.Model.ForegroundRelevance = d.keeper.foregroundOf(live.net.Digest)
 		h.Inference.Device = live.backend.Kind
+		d.lineage(live, &h.Model)
 	}
 	if rate, _, _, ok := d.timing.since(now, rateWindow); ok {
 		h.Inference.RateHz = fleet.Known(rate)

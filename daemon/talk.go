@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"github.com/seed-a98b2d25/fovea/fleet"
 )
@@ -49,6 +51,9 @@ func (d *daemon) talk(ctx context.Context, c MQTTConfig) error {
 	d.problems.set("mqtt", "")
 	d.device.Store(device)
 	defer d.device.Store(nil)
+	if a := d.auto(); device.SetAuto(a.On, a.Source) != nil {
+		d.log.Warn("the switch of automatic adaptation is not published")
+	}
 	return device.Run(ctx)
 }
 
@@ -89,7 +94,7 @@ func (d *daemon) tell(s *status, told map[string]string) {
 	tried(d.describe(device, s))
 	tried(device.SetHealth(s.Health))
 	if m := s.Model; m != nil {
-		tried(device.SetModel(fleet.ModelCard{Version: m.Version, SHA256: m.SHA256, Title: m.Title, ReleaseSummary: m.Source}))
+		tried(device.SetModel(d.modelCard(s, m)))
 	}
 	for id, camera := range s.Health.Cameras {
 		before := told[id]
@@ -108,6 +113,31 @@ func (d *daemon) tell(s *status, told map[string]string) {
 			tried(device.RemoveCamera(id))
 		}
 	}
+}
+
+// modelCard is the live model, and the candidate that waits beside it.
+func (d *daemon) modelCard(s *status, m *modelStatus) fleet.ModelCard {
+	card := fleet.ModelCard{
+		Version: m.Version, SHA256: m.SHA256, Title: m.Title, ReleaseSummary: m.Source,
+		Parent: s.Health.Model.Parent, Verdict: s.Health.Adapt.LastVerdict, Probation: s.Health.Model.Probation,
+	}
+	if models := d.models(); models != nil {
+		if candidate, err := models.Get(models.Standing().Candidate); err == nil {
+			card.LatestVersion, card.ReleaseSummary = fmt.Sprint(candidate.Number), short(d.cycle.state.Load().Adapt.LastReason, 255)
+		}
+	}
+	return card
+}
+
+// short cuts a text to n bytes, at a letter.
+func short(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	for !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n]
 }
 
 func (s *status) problemOf(camera string) string {
