@@ -128,9 +128,6 @@ func (d *daemon) triggered(now time.Time) string {
 	if d.models().Standing().Probation.State == store.ProbationRunning {
 		return ""
 	}
-	if _, err := d.mayAdapt(config); err != nil {
-		return ""
-	}
 	past := d.pastRuns()
 	if timeSynced() {
 		recent := 0
@@ -153,13 +150,20 @@ func (d *daemon) triggered(now time.Time) string {
 	if scheduled && (!timeSynced() || now.Before(due)) {
 		return ""
 	}
+	why := ""
 	if fresh := d.freshSamples(); fresh >= config.Adapt.NewSamples {
-		return fmt.Sprintf("%d new samples", fresh)
+		why = fmt.Sprintf("%d new samples", fresh)
+	} else if mean := d.keeper.foreground.Load(); config.Adapt.Foreground > 0 && mean != nil && mean.frames >= foregroundLeft && mean.share < config.Adapt.Foreground {
+		why = fmt.Sprintf("relevance on the object fell to %.2f", mean.share)
 	}
-	if mean := d.keeper.foreground.Load(); config.Adapt.Foreground > 0 && mean != nil && mean.frames >= foregroundLeft && mean.share < config.Adapt.Foreground {
-		return fmt.Sprintf("relevance on the object fell to %.2f", mean.share)
+	if why == "" {
+		return ""
 	}
-	return ""
+	if _, err := d.mayAdapt(config); err != nil {
+		d.cycle.update(func(s *cycleState) { s.Adapt.LastReason = err.Error() })
+		return ""
+	}
+	return why
 }
 
 // nextDue is the first time after the last run that the schedule names; without a schedule any time is right.
