@@ -40,6 +40,8 @@ type Simulated struct {
 	*Device
 	sim Simulation
 
+	telling sync.Mutex // held while a change is made and told, so that the newest is told last
+
 	mu     sync.Mutex
 	health Health
 	newest int64 // version ever made
@@ -149,6 +151,8 @@ func (s *Simulated) snapshot() Health {
 
 // change changes what the device says of itself and says it.
 func (s *Simulated) change(f func(*Health)) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 	s.mu.Lock()
 	f(&s.health)
 	s.mu.Unlock()
