@@ -4,11 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"image"
-	"image/color"
 	"image/jpeg"
-	"image/png"
-	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,21 +14,8 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/internal/toyworld"
 	"github.com/seed-a98b2d25/fovea/model"
-)
-
-// The world of these tests: coloured objects on textured, tinted backgrounds. In the labelled pictures four of five
-// backgrounds have the tint of their class, so that a head learns to read them; two cameras then show all classes
-// on views that have the tint of one.
-const (
-	worldSide    = 48
-	worldObjects = 12 // labelled objects of a class
-)
-
-var (
-	worldClasses = []string{"blue", "green", "red"}
-	worldColours = [][3]float64{{60, 80, 215}, {60, 190, 70}, {215, 65, 60}}
-	worldTints   = [][3]float64{{120, 110, 150}, {112, 145, 112}, {150, 112, 108}}
 )
 
 // world is what a device has, and the truth.
@@ -48,13 +31,6 @@ type world struct {
 type truePicture struct {
 	pixels []float32
 	class  int
-}
-
-func worldConfig() model.Config {
-	return model.Config{
-		ImageHeight: worldSide, ImageWidth: worldSide, Patch: 8, Dim: 32, Depth: 2, Heads: 2, Hidden: 64, Readout: model.ReadClass,
-		PrefixPosition: true, QKVBias: true, LayerScale: true, Epsilon: 1e-6, PositionResize: model.PositionBicubic,
-	}
 }
 
 func worldRun() adapt.RunSettings {
@@ -90,15 +66,17 @@ func makeWorld() (*world, error) {
 	}
 	ctx := context.Background()
 	r := rand.New(rand.NewPCG(4, 4))
-	if err := writeLabelled(filepath.Join(dir, "labelled"), r); err != nil {
+	labelled := filepath.Join(dir, "labelled")
+	if err := toyworld.WriteLabelled(labelled, r); err != nil {
 		return nil, err
 	}
-	if err := w.fit(ctx, filepath.Join(dir, "labelled")); err != nil {
+	if w.in.Base, w.in.Labelled, err = toyworld.Base(ctx, w.backend, labelled); err != nil {
 		return nil, err
 	}
+	w.in.Parent = w.in.Base
 	var cameras [][]byte // views
 	for _, tint := range []int{0, 2} {
-		cameras = append(cameras, texture(worldTints[tint], r))
+		cameras = append(cameras, toyworld.Texture(toyworld.Tints[tint], r))
 	}
 	if err := w.pack(filepath.Join(dir, "world.pack"), cameras, r); err != nil {
 		return nil, err
@@ -106,9 +84,9 @@ func makeWorld() (*world, error) {
 	for n := range 600 {
 		class := n % 3
 		rgb := slices.Clone(cameras[n/3%2])
-		drawObject(rgb, newObject(class, r), r)
-		pixels := make([]float32, 3*worldSide*worldSide)
-		if err := w.in.Base.Preprocess.Pixels(rgb, worldSide, worldSide, pixels); err != nil {
+		toyworld.Draw(rgb, toyworld.NewObject(class, r), r)
+		pixels := make([]float32, 3*toyworld.Side*toyworld.Side)
+		if err := w.in.Base.Preprocess.Pixels(rgb, toyworld.Side, toyworld.Side, pixels); err != nil {
 			return nil, err
 		}
 		w.truth = append(w.truth, truePicture{pixels, class})
@@ -141,42 +119,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// fit makes the base: a random backbone under a head fitted on the labelled pictures.
-func (w *world) fit(ctx context.Context, dir string) error {
-	backbone := model.Random(worldConfig(), 3)
-	net, err := model.NewNet(w.backend, backbone)
-	if err != nil {
-		return err
-	}
-	defer net.Close()
-	set, err := adapt.ReadLabelled(dir)
-	if err != nil {
-		return err
-	}
-	x, width, err := set.Features(ctx, net, model.ReadClass, nil)
-	if err != nil {
-		return err
-	}
-	set.Group(x, width)
-	set.Split()
-	e := &adapt.Examples{Width: width, Classes: 3}
-	for i, p := range set.Pictures {
-		if p.Part == adapt.Fit {
-			e.X = append(e.X, x[i*width:(i+1)*width]...)
-			e.Class, e.Group = append(e.Class, p.Class), append(e.Group, p.Group)
-		}
-	}
-	fit, err := adapt.FitHead(ctx, e, set.Classes, 1, nil)
-	if err != nil {
-		return err
-	}
-	if err := fit.Into(backbone, model.ReadClass, set.Classes); err != nil {
-		return err
-	}
-	w.in.Base, w.in.Parent, w.in.Labelled = backbone, backbone, set
-	return nil
-}
-
 // pack samples both cameras for some minutes: three frames of an object, an empty one, and so on.
 func (w *world) pack(file string, cameras [][]byte, r *rand.Rand) error {
 	var samples []adapt.Sample
@@ -185,21 +127,21 @@ func (w *world) pack(file string, cameras [][]byte, r *rand.Rand) error {
 		for i := range 80 {
 			times = append(times, time.Unix(1_800_000_000+int64(4*i)+int64(i/4*20), 0))
 		}
-		var o object
+		var o toyworld.Object
 		for i, part := range adapt.Divide(times, 8, 5*time.Second) {
 			if i%4 == 0 {
-				o = newObject(r.IntN(3), r)
+				o = toyworld.NewObject(r.IntN(3), r)
 			}
 			rgb := slices.Clone(view)
 			var mask []byte
 			if i%4 != 3 {
-				mask = drawObject(rgb, o, r)
+				mask = toyworld.Draw(rgb, o, r)
 			}
 			if part == "" {
 				continue
 			}
 			var b bytes.Buffer
-			if err := jpeg.Encode(&b, picture(rgb), &jpeg.Options{Quality: 95}); err != nil {
+			if err := jpeg.Encode(&b, toyworld.Picture(rgb), &jpeg.Options{Quality: 95}); err != nil {
 				return err
 			}
 			samples = append(samples, adapt.Sample{
@@ -258,110 +200,4 @@ func (w *world) judge(t *testing.T, parent, c *model.Checkpoint) (adapt.Verdict,
 	}
 	f := w.set.Compare(w.said, before, after)
 	return adapt.Judge(f, worldRun().Gate), f
-}
-
-func writeLabelled(dir string, r *rand.Rand) error {
-	for class, name := range worldClasses {
-		for i := range worldObjects {
-			o := newObject(class, r)
-			at := filepath.Join(dir, name, fmt.Sprintf("%02d", i))
-			if err := os.MkdirAll(at, 0o755); err != nil {
-				return err
-			}
-			for k := range 3 {
-				tint := class
-				if r.IntN(5) == 0 {
-					tint = r.IntN(3)
-				}
-				rgb := texture(worldTints[tint], r)
-				mask := drawObject(rgb, o, r)
-				if err := writeImage(filepath.Join(at, fmt.Sprint(k, ".png")), picture(rgb)); err != nil {
-					return err
-				}
-				if err := writeImage(filepath.Join(at, fmt.Sprint(k, ".mask.png")), &image.Gray{Pix: mask, Stride: worldSide, Rect: image.Rect(0, 0, worldSide, worldSide)}); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func writeImage(file string, img image.Image) error {
-	var b bytes.Buffer
-	if err := png.Encode(&b, img); err != nil {
-		return err
-	}
-	return os.WriteFile(file, b.Bytes(), 0o644)
-}
-
-func picture(rgb []byte) image.Image {
-	img := image.NewRGBA(image.Rect(0, 0, worldSide, worldSide))
-	for i := range worldSide * worldSide {
-		img.SetRGBA(i%worldSide, i/worldSide, color.RGBA{rgb[3*i], rgb[3*i+1], rgb[3*i+2], 255})
-	}
-	return img
-}
-
-// texture is a tinted view of waves.
-func texture(tint [3]float64, r *rand.Rand) []byte {
-	rgb := make([]byte, 3*worldSide*worldSide)
-	var wave [4][3]float64
-	for i := range wave {
-		wave[i] = [3]float64{.6 * (r.Float64() - .5), .6 * (r.Float64() - .5), 7 * r.Float64()}
-	}
-	for y := range worldSide {
-		for x := range worldSide {
-			v := 0.
-			for _, w := range wave {
-				v += 12 * math.Sin(w[0]*float64(x)+w[1]*float64(y)+w[2])
-			}
-			for k := range 3 {
-				rgb[3*(y*worldSide+x)+k] = byte(min(max(tint[k]+v+6*r.NormFloat64(), 0), 255))
-			}
-		}
-	}
-	return rgb
-}
-
-// object is a thing of a class: its colour, shape and size.
-type object struct {
-	colour [3]float64
-	shape  int
-	radius float64
-}
-
-func newObject(class int, r *rand.Rand) object {
-	o := object{shape: r.IntN(3), radius: 8 + 5*r.Float64()}
-	for k := range o.colour {
-		o.colour[k] = worldColours[class][k] + 25*r.NormFloat64()
-	}
-	return o
-}
-
-// drawObject draws an object somewhere and returns its mask.
-func drawObject(rgb []byte, o object, r *rand.Rand) []byte {
-	mask := make([]byte, worldSide*worldSide)
-	free := worldSide - 2*o.radius - 2
-	cx, cy := 1+o.radius+free*r.Float64(), 1+o.radius+free*r.Float64()
-	for y := range worldSide {
-		for x := range worldSide {
-			dx, dy := float64(x)-cx, float64(y)-cy
-			inside := math.Hypot(dx, dy) <= o.radius
-			switch o.shape {
-			case 1:
-				inside = max(math.Abs(dx), math.Abs(dy)) <= .85*o.radius
-			case 2:
-				inside = math.Abs(dx)+math.Abs(dy) <= 1.1*o.radius
-			}
-			if !inside {
-				continue
-			}
-			mask[y*worldSide+x] = 255
-			for k := range 3 {
-				rgb[3*(y*worldSide+x)+k] = byte(min(max(o.colour[k]+8*r.NormFloat64(), 0), 255))
-			}
-		}
-	}
-	return mask
 }
