@@ -58,7 +58,7 @@ func (a *samplesAPI) readRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/samples/{seq}/picture.jpg", func(w http.ResponseWriter, r *http.Request) {
 		if s := a.sample(w, r); s != nil {
 			w.Header().Set("Content-Type", "image/jpeg")
-			w.Header().Set("Cache-Control", "private, max-age=3600") // a number is never used twice
+			w.Header().Set("Cache-Control", "no-store") // what is dropped here must not stay there
 			_, _ = w.Write(s.JPEG)
 		}
 	})
@@ -77,7 +77,7 @@ func (a *samplesAPI) readRoutes(mux *http.ServeMux) {
 			return
 		}
 		w.Header().Set("Content-Type", "image/png")
-		w.Header().Set("Cache-Control", "private, max-age=3600")
+		w.Header().Set("Cache-Control", "no-store")
 		_, _ = w.Write(picture)
 	})
 }

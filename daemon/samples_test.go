@@ -160,6 +160,18 @@ cameras:
 	runVerbLine(t, 0, "db", "compact", "-c", p.file)
 	runVerbLine(t, exitFailure, "samples", "purge", "-c", p.file) // nobody said yes
 
+	marker := []byte(body[900:964]) // of a picture, within a piece of it
+	if found := holding(t, p.dir, marker); len(found) == 0 {
+		t.Error("no file of the daemon holds the picture")
+	}
+	runVerbLine(t, 0, "samples", "purge", "--yes", "-c", p.file)
+	if found := holding(t, p.dir, marker); len(found) > 0 {
+		t.Errorf("after a purge the picture is in %q", found)
+	}
+	if text := runVerbLine(t, 0, "samples", "import", "-c", p.file, out); !strings.HasPrefix(text, fmt.Sprintf("%d taken in", all.Samples)) {
+		t.Error(text)
+	}
+
 	if err := p.end(); err != nil {
 		t.Fatal(err)
 	}
@@ -173,6 +185,25 @@ cameras:
 	if text := runVerbLine(t, 0, "samples", "import", "-c", p.file, out); !strings.HasPrefix(text, fmt.Sprintf("%d taken in", all.Samples)) {
 		t.Error(text)
 	}
+}
+
+// holding lists the files below a folder that hold a text.
+func holding(t *testing.T, dir string, text []byte) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, text) {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // A damaged database is set aside, the rest goes on, and the alarm is in the status.
