@@ -31,6 +31,7 @@ type adaptVerb struct {
 	Parent   string `placeholder:"FILE" help:"With --pack: weights of the live model; default: the base's."`
 	Settings string `placeholder:"FILE" help:"With --pack: settings in JSON, as a receipt has them; default: the daemon's."`
 	Lines    bool   `hidden:"" help:"With --pack: progress as lines of JSON; ends when standard input does. No labelled pictures are copied."`
+	Maps     bool   `hidden:"" help:"With --pack: draw relevance maps of parent and candidate too, where the gate lets it pass."`
 
 	Steps       *int     `help:"Steps instead of the preset's."`
 	Batch       *int     `help:"Pictures a step instead of the preset's."`

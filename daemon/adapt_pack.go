@@ -84,6 +84,11 @@ func (v adaptVerb) runPack(ctx context.Context, in io.Reader, out io.Writer) err
 				return err
 			}
 		}
+		if v.Maps && report.Verdict.Decision == adapt.Promote {
+			if err := writeMaps(ctx, filepath.Join(dir, mapsDir), backend, run.Parent, candidate, run.Pack); err != nil {
+				return fmt.Errorf("maps: %w", err)
+			}
+		}
 		return candidate.Save(dir)
 	}); err != nil {
 		return err

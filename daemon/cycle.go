@@ -237,7 +237,7 @@ func (d *daemon) adaptOnce(ctx context.Context, o order) (fleet.AdaptResult, err
 		}
 		return fleet.AdaptResult{}, err
 	}
-	verdict := adapt.Receipt{Event: adapt.EventVerdict, Model: report.Candidate, Reason: o.why, Report: report, Environment: d.environment()}
+	verdict := adapt.Receipt{Event: adapt.EventVerdict, Model: report.Candidate, Reason: o.why, Report: report, Environment: environment()}
 	if report.Verdict.Decision != adapt.Promote {
 		d.record(verdict)
 		word := fleet.Rejected
@@ -310,7 +310,7 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 		program: d.cycle.child.program,
 		arguments: []string{
 			"adapt", "--pack", pack, "--base", config.Model.Dir, "--parent", d.models().File(standing.Active),
-			"--settings", settingsFile, "--out", out, "--backend", live.backend.Kind, "--lines",
+			"--settings", settingsFile, "--out", out, "--backend", live.backend.Kind, "--lines", "--maps",
 		},
 		environment: d.plugins(config, live),
 		memory:      int64(config.Adapt.MemoryMegabytes) << 20, limit: config.Adapt.Limit, silence: d.cycle.child.silence,
@@ -374,7 +374,7 @@ func (d *daemon) heat(config *Config) func() string {
 }
 
 // environment is what the digest of a candidate depends on beside its report.
-func (d *daemon) environment() map[string]string {
+func environment() map[string]string {
 	return map[string]string{
 		"program": version(), "go": runtime.Version(), "machine": runtime.GOOS + "/" + runtime.GOARCH, "hardware": hardware(), "threads": fmt.Sprint(runtime.NumCPU()),
 	}

@@ -126,7 +126,8 @@ func (d *daemon) checkCopy(ctx context.Context, file string) error {
 type dbCompactVerb struct{ samplesOf }
 
 func (dbCompactVerb) Help() string {
-	return `Needs room for a second file meanwhile. Pixels of dropped samples are gone afterwards.`
+	return `Needs room for a second file meanwhile. Pixels of dropped samples are gone afterwards, from
+the maps of versions and the pack of the live one too: both are deleted, and an adaptation that runs is ended.`
 }
 
 func (v dbCompactVerb) Run(ctx context.Context, out io.Writer) error {

@@ -28,7 +28,7 @@ type commandLine struct {
 
 	Adapt  adaptVerb  `cmd:"" help:"Fine-tune a model so that it looks at the object."`
 	Bench  benchVerb  `cmd:"" help:"Time forward passes."`
-	Models modelsVerb `cmd:"" help:"Fetch, import and show models."`
+	Models modelsVerb `cmd:"" help:"Fetch and import models; the versions of this device's: list, show, verify, replay, roll back."`
 	Plugin pluginVerb `cmd:"" help:"Install what makes a backend fast."`
 	Doctor doctorVerb `cmd:"" help:"What is wrong with this device, and what to do."`
 	Man    manVerb    `cmd:"" hidden:""`

@@ -17,7 +17,16 @@ import (
 type modelsVerb struct {
 	Pull   pullVerb   `cmd:"" help:"Fetch a model from the Hugging Face hub."`
 	Import importVerb `cmd:"" help:"Read the DINOv2 backbone out of an ONNX file."`
-	Show   showVerb   `cmd:"" help:"Print what a model folder holds."`
+	Show   showVerb   `cmd:"" help:"Print what a model folder holds, or the receipt of a version of this device's model."`
+
+	List     modelsListVerb     `cmd:"" help:"The versions of this device's model, and what became of adaptations."`
+	Verify   modelsVerifyVerb   `cmd:"" help:"Are record and weights as they were written?"`
+	Replay   modelsReplayVerb   `cmd:"" help:"Make a version again, and compare."`
+	Adapt    modelsAdaptVerb    `cmd:"" help:"Adapt now; waits for the verdict."`
+	Cancel   modelsCancelVerb   `cmd:"" help:"End the adaptation that runs."`
+	Promote  modelsPromoteVerb  `cmd:"" help:"Make the candidate live that waits for approval."`
+	Rollback modelsRollbackVerb `cmd:"" help:"Make an earlier good version live."`
+	Auto     modelsAutoVerb     `cmd:"" help:"Adapt by itself, or not."`
 }
 
 type pullVerb struct {
@@ -52,7 +61,7 @@ func (v pullVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return showVerb{v.Out}.Run(out)
+	return showFolder(out, v.Out)
 }
 
 type importVerb struct {
@@ -78,19 +87,33 @@ func (v importVerb) Run(out io.Writer) error {
 	if err := checkpoint.Save(v.Out); err != nil {
 		return err
 	}
-	return showVerb{v.Out}.Run(out)
+	return showFolder(out, v.Out)
 }
 
 type showVerb struct {
-	Dir string `arg:"" name:"DIR" help:"Model folder."`
+	samplesOf
+	Name string `arg:"" name:"DIR|VERSION" help:"Model folder; or a version by its number or the beginning of its digest."`
+	JSON bool   `help:"Of a version: as JSON."`
 }
 
-func (v showVerb) Run(out io.Writer) error {
-	checkpoint, err := model.Load(v.Dir)
+func (showVerb) Help() string {
+	return `  fovea models show models/mine    a folder; one whose name is a number: ./7
+  fovea models show 3              version 3 of this device: how it came about, and each check of the gate`
+}
+
+func (v showVerb) Run(ctx context.Context, out io.Writer) error {
+	if versionName.MatchString(v.Name) {
+		return v.showVersion(ctx, out)
+	}
+	return showFolder(out, v.Name)
+}
+
+func showFolder(out io.Writer, dir string) error {
+	checkpoint, err := model.Load(dir)
 	if err != nil {
 		return err
 	}
-	describe(out, v.Dir, checkpoint)
+	describe(out, dir, checkpoint)
 	return nil
 }
 

@@ -24,6 +24,9 @@ func (d *daemon) candidate(ctx context.Context, config *Config, weights string, 
 	if err != nil {
 		return fleet.AdaptResult{}, err
 	}
+	if err := d.keepMaps(config, filepath.Join(filepath.Dir(weights), mapsDir), receipt.SHA256); err != nil {
+		d.log.Warn("no maps of the new model", "error", err)
+	}
 	if _, err := models.Prune(int64(config.Adapt.KeepMegabytes) << 20); err != nil {
 		d.log.Warn("old weights stay", "error", err)
 	}

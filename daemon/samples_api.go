@@ -21,6 +21,7 @@ import (
 type samplesAPI struct {
 	samples *store.Samples
 	take    func(context.Context, store.Sample) error // an import
+	forget  func(context.Context) error               // deletes pictures outside of samples.db; of socketRoutes
 	changed func()                                    // what is kept has changed; nil: nobody asks
 	skipped func() uint64                             // as in samplesList; nil: no daemon runs
 }
@@ -138,9 +139,14 @@ func (a *samplesAPI) socketRoutes(mux *http.ServeMux) {
 		}
 		a.done(w, a.take(r.Context(), sample))
 	})
-	mux.HandleFunc("POST /api/samples/purge", func(w http.ResponseWriter, _ *http.Request) { a.done(w, a.samples.Purge()) })
-	mux.HandleFunc("POST /api/db/compact", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("POST /api/samples/purge", func(w http.ResponseWriter, r *http.Request) {
+		a.done(w, errors.Join(a.samples.Purge(), a.forget(r.Context())))
+	})
+	mux.HandleFunc("POST /api/db/compact", func(w http.ResponseWriter, r *http.Request) {
 		before, after, err := a.samples.Compact()
+		if err == nil {
+			err = a.forget(r.Context())
+		}
 		if err != nil {
 			a.done(w, err)
 			return

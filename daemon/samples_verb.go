@@ -244,7 +244,8 @@ type samplesPurgeVerb struct {
 }
 
 func (samplesPurgeVerb) Help() string {
-	return `Deletes samples.db and what was set aside of it. Labels and masks go with the pictures. What was exported, or is in
+	return `Deletes samples.db and what was set aside of it, the pack of the live version and the maps of all. An adaptation that
+runs is ended. Labels and masks go with the pictures. What was exported, or is in
 a model folder, stays.`
 }
 

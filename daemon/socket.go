@@ -37,11 +37,18 @@ func (d *daemon) socketRoutes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, d.status.Load()) })
 	if samples := d.samples(); samples != nil {
-		api := &samplesAPI{samples: samples, take: d.importSample, changed: func() { d.keeper.count(samples) }, skipped: d.keeper.dropped.Load}
+		api := &samplesAPI{samples: samples, take: d.importSample, forget: d.forgetPictures, changed: func() { d.keeper.count(samples) }, skipped: d.keeper.dropped.Load}
 		api.readRoutes(mux)
 		api.writeRoutes(mux)
 		api.socketRoutes(mux)
 	}
+	if d.store != nil {
+		config, _ := d.configs.get()
+		api := &modelsAPI{state: d.store.State, dir: config.StateDir}
+		api.readRoutes(mux)
+		api.verifyRoutes(mux)
+	}
+	d.modelRoutes(mux, "the command line")
 	mux.HandleFunc("POST /api/db/check", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, d.checkStore(r.Context())) })
 	return mux
 }
@@ -159,11 +166,17 @@ func dial(ctx context.Context, c *Config) (*client, error) {
 		s.Close()
 		return nil, errors.New(strings.Join(s.Alarms, "; "))
 	}
-	api := &samplesAPI{samples: s.Samples, take: func(ctx context.Context, sample store.Sample) error { return takeInUnseen(ctx, s.Samples, sample) }}
+	api := &samplesAPI{
+		samples: s.Samples, take: func(ctx context.Context, sample store.Sample) error { return takeInUnseen(ctx, s.Samples, sample) },
+		forget: func(context.Context) error { return purgePictures(c.StateDir) },
+	}
 	mux := http.NewServeMux()
 	api.readRoutes(mux)
 	api.writeRoutes(mux)
 	api.socketRoutes(mux)
+	models := &modelsAPI{state: s.State, dir: c.StateDir}
+	models.readRoutes(mux)
+	models.verifyRoutes(mux)
 	listener := newPipeListener()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(listener) //nolint:errcheck // it ends with close

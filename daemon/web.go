@@ -123,6 +123,11 @@ func (d *daemon) routes() *http.ServeMux {
 		api.readRoutes(mux)
 		api.writeRoutes(mux)
 	}
+	if d.store != nil {
+		config, _ := d.configs.get()
+		(&modelsAPI{state: d.store.State, dir: config.StateDir}).readRoutes(mux)
+	}
+	d.modelRoutes(mux, "the page")
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, files, "login.html") })
 	mux.HandleFunc("POST /login", d.login)
 	return mux
