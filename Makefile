@@ -112,6 +112,7 @@ soak: build
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GrabRebuild" ./systemd
 
 # Debian packages into build/deb; make deb ARCH=arm64 for a Jetson or a Raspberry Pi.
 deb:

@@ -20,7 +20,7 @@ for part in ${*:-build tests root}; do
 		# model's hold its logits and gradients to the references that amd64 is held to.
 		old=$(tools/sysroot.sh arm64 bullseye libc6-dev)
 		root=$(tools/sysroot.sh arm64 bookworm libc6-dev libstdc++-12-dev libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev)
-		CC="$old/cc" CGO_ENABLED=1 GOARCH=arm64 FOVEA_XLA_CPU="$plugin" "$go" test -p 1 -timeout 2h \
+		CC="$old/cc" CGO_ENABLED=1 GOARCH=arm64 FOVEA_XLA_CPU="$plugin" "$go" test -trimpath -p 1 -timeout 2h \
 			-exec "qemu-aarch64-static -L $root" ./model ./store ./adapt
 		;;
 	root)
