@@ -108,10 +108,10 @@ func (t *trainer) run(ctx context.Context) error {
 		return nil
 	}
 	var exit *exec.ExitError
-	if errors.As(ended, &exit) && exit.Exited() { // it said why
+	if errors.As(ended, &exit) && exit.ExitCode() == exitFailure { // it said why
 		return errors.New(strings.TrimPrefix(said.lastLine(), "fovea: adapt: "))
 	}
-	return fmt.Errorf("the adaptation crashed (%w)", ended)
+	return fmt.Errorf("the adaptation crashed (%w): %s", ended, said.lastLine())
 }
 
 // watch returns nil when the child ends by itself, else why it has to end.

@@ -154,6 +154,11 @@ func (d *daemon) obey(ctx context.Context, o order) (fleet.AdaptResult, error) {
 
 // adaptNow is one run from its trigger to its verdict.
 func (d *daemon) adaptNow(ctx context.Context, o order) (fleet.AdaptResult, error) {
+	config, _ := d.configs.get()
+	info, err := d.mayAdapt(config)
+	if err != nil {
+		return fleet.AdaptResult{}, err
+	}
 	began := time.Now()
 	run, stop := context.WithCancelCause(o.ctx)
 	defer stop(nil)
@@ -166,7 +171,7 @@ func (d *daemon) adaptNow(ctx context.Context, o order) (fleet.AdaptResult, erro
 	d.log.Info("adaptation", "why", o.why, "command", o.command)
 	d.emit(fleet.Event{Type: fleet.AdaptStarted, Command: o.command, Reason: o.why})
 
-	result, err := d.adaptOnce(run, o)
+	result, err := d.adaptOnce(run, config, info, o)
 	if err != nil && errors.Is(context.Cause(run), errCancelled) {
 		err = errCancelled
 	}
@@ -202,12 +207,7 @@ func (d *daemon) adaptNow(ctx context.Context, o order) (fleet.AdaptResult, erro
 }
 
 // adaptOnce draws a pack, lets a child make a candidate of it, and does what the gate says.
-func (d *daemon) adaptOnce(ctx context.Context, o order) (fleet.AdaptResult, error) {
-	config, _ := d.configs.get()
-	info, err := d.mayAdapt(config)
-	if err != nil {
-		return fleet.AdaptResult{}, err
-	}
+func (d *daemon) adaptOnce(ctx context.Context, config *Config, info adapt.PackInfo, o order) (fleet.AdaptResult, error) {
 	samples, standing := d.samples(), d.models().Standing()
 	if fresh := d.freshSamples(); !o.force && fresh == 0 {
 		return fleet.AdaptResult{Verdict: fleet.NotNeeded, Reason: "no sample is new since the last run"}, nil

@@ -50,9 +50,12 @@ func follow[S any](ctx context.Context, configs *newest[*Config], section func(*
 				if err != nil {
 					return err
 				}
-				select { // it has no more to do until its section changes
-				case <-ctx.Done():
-				case <-changed:
+				for ctx.Err() == nil && reflect.DeepEqual(section(config), current) { // it has no more to do until then
+					select {
+					case <-ctx.Done():
+					case <-changed:
+						config, changed = configs.get()
+					}
 				}
 				running = false
 			case <-changed:

@@ -65,6 +65,12 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "db" { // the daemon checks its databases in a child: this program
 		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 	}
+	if how := os.Getenv("FOVEA_TEST_CHILD"); how != "" {
+		misbehave(how)
+	}
+	if len(os.Args) > 1 && os.Args[1] == "adapt" { // so is an adaptation
+		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	code := m.Run()
 	if grabberDir != "" {
 		os.RemoveAll(grabberDir)
@@ -232,10 +238,17 @@ func (s status) camera(id string) cameraStatus {
 	return cameraStatus{}
 }
 
-// subscription keeps the newest message of each topic, as mosquitto_sub prints them.
+// subscription keeps the messages of each topic, as mosquitto_sub prints them.
 type subscription struct {
 	mu     sync.Mutex
 	newest map[string]string
+	every  map[string]string // all of a topic, a line each
+}
+
+func (s *subscription) all(topic string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.every[topic]
 }
 
 func (s *subscription) of(topic string) string {
@@ -247,6 +260,12 @@ func (s *subscription) of(topic string) string {
 // subscribe reads all topics of the program's broker from outside.
 func (p *program) subscribe() *subscription {
 	p.t.Helper()
+	return listen(p.t, p.brokerFlags()...)
+}
+
+// brokerFlags name the program's broker to Mosquitto's clients.
+func (p *program) brokerFlags() []string {
+	p.t.Helper()
 	p.wait("the broker", func() bool { return p.state().Broker.Connected })
 	address, err := url.Parse(p.state().Broker.Address)
 	if err != nil {
@@ -256,7 +275,7 @@ func (p *program) subscribe() *subscription {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return listen(p.t, "-h", address.Hostname(), "-p", address.Port(), "-u", fleet.BrokerUser, "-P", password)
+	return []string{"-h", address.Hostname(), "-p", address.Port(), "-u", fleet.BrokerUser, "-P", password}
 }
 
 // listen reads all topics of a broker, by mosquitto_sub with these flags.
@@ -271,7 +290,7 @@ func listen(t *testing.T, broker ...string) *subscription {
 		t.Fatalf("%v; install mosquitto-clients", err)
 	}
 	t.Cleanup(func() { command.Process.Kill(); command.Wait() })
-	s := &subscription{newest: map[string]string{}}
+	s := &subscription{newest: map[string]string{}, every: map[string]string{}}
 	go func() {
 		lines := bufio.NewScanner(out)
 		lines.Buffer(nil, 1<<20)
@@ -279,6 +298,7 @@ func listen(t *testing.T, broker ...string) *subscription {
 			topic, payload, _ := strings.Cut(lines.Text(), " ")
 			s.mu.Lock()
 			s.newest[topic] = payload
+			s.every[topic] += payload + "\n"
 			s.mu.Unlock()
 		}
 	}()
