@@ -20,9 +20,11 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,8 +70,10 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv("FOVEA_TEST_CHILD"); how != "" {
 		misbehave(how)
 	}
-	if len(os.Args) > 1 && os.Args[1] == "adapt" { // so is an adaptation
-		os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	if len(os.Args) > 1 && (os.Args[1] == "adapt" || os.Args[1] == "run") { // so is an adaptation, and a daemon that is killed
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 	}
 	code := m.Run()
 	if grabberDir != "" {
