@@ -111,6 +111,9 @@ race:
 soak: build
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Kill|Budget" ./store
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "CycleKilled" ./daemon
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GateLets" ./adapt
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GrabRebuild" ./systemd
 
