@@ -188,19 +188,10 @@ func foregroundShare(o *overlay, mask adapt.Mask, view [4]int) *float64 {
 	if [4]int{o.view.Min.X, o.view.Min.Y, o.view.Max.X, o.view.Max.Y} != view {
 		return nil
 	}
-	cover := make([]float64, o.rows*o.cols)
-	for y := range mask.Height {
-		row := mask.Pixels[y*mask.Width : (y+1)*mask.Width]
-		for x, p := range row {
-			if p != 0 {
-				cover[y*o.rows/mask.Height*o.cols+x*o.cols/mask.Width]++
-			}
-		}
-	}
-	perPatch := float64(mask.Width*mask.Height) / float64(o.rows*o.cols)
+	cover := patchCover(mask, o.rows, o.cols)
 	var on, all float64
 	for i, r := range o.relevance {
-		on += float64(r) * min(1, cover[i]/perPatch)
+		on += float64(r) * cover[i]
 		all += float64(r)
 	}
 	if all == 0 || math.IsNaN(all) {
