@@ -158,7 +158,7 @@ func printVersion(out io.Writer, d modelDetails) {
 
 func printGate(out io.Writer, rows []gateRow) {
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CHECK\tVERDICT\tPARENT\tCANDIDATE\tDIFFERENCE\tSAYS\t")
+	fmt.Fprintln(t, "CHECK\tVERDICT\tPARENT\tCANDIDATE\tDIFFERENCE\tSAYS")
 	for _, g := range rows {
 		word := "too few"
 		if g.OK != nil {
@@ -168,7 +168,7 @@ func printGate(out io.Writer, rows []gateRow) {
 		if g.Low != nil && g.High != nil {
 			interval = fmt.Sprintf("%+.3f to %+.3f", *g.Low, *g.High)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", g.Name, word, three(g.Parent), three(g.Candidate), interval, g.Text)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", g.Name, word, three(g.Parent), three(g.Candidate), interval, g.Text)
 	}
 	_ = t.Flush()
 }
