@@ -93,7 +93,7 @@ test: build lint unit race
 
 lint:
 	@echo "== lint"
-	@out=$$($(LINT) gofumpt -l adapt bench capture daemon fleet model); [ -z "$$out" ] || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
+	@out=$$($(LINT) gofumpt -l adapt bench capture daemon fleet internal model store systemd tools); [ -z "$$out" ] || { echo "gofumpt would change:"; echo "$$out"; exit 1; }
 	@$(GO) vet -tags "$(TAGS)" ./...
 	@$(LINT) staticcheck -tags "$(TAGS)" ./...
 

@@ -180,8 +180,13 @@ func TestRecordInWords(t *testing.T) {
 	}
 	var bodies []json.RawMessage // newest first
 	for _, r := range []adapt.Receipt{
-		verdict("c", adapt.Promote), {Event: adapt.EventPassed, Model: "b"}, {Event: adapt.EventPromotion, Model: "b"}, verdict("b", adapt.Promote),
-		verdict("x", adapt.Reject), verdict("x", adapt.Waiting), {Event: adapt.EventFailure, Reason: "cancelled"}, verdict("a", adapt.Promote),
+		verdict("c", adapt.Promote),
+		{Event: adapt.EventPassed, Model: "b"},
+		{Event: adapt.EventPromotion, Model: "b"},
+		verdict("b", adapt.Promote),
+		verdict("x", adapt.Reject), verdict("x", adapt.Waiting),
+		{Event: adapt.EventFailure, Reason: "cancelled"},
+		verdict("a", adapt.Promote),
 	} {
 		text, err := r.Encode()
 		if err != nil {

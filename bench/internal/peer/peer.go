@@ -100,7 +100,7 @@ func Serve[S any](load func(S) (round func() (Result, error), err error)) error 
 	if err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // what loading left behind is not the model
+	debug.FreeOSMemory()                                                          // what loading left behind is not the model
 	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil { // the peak starts here
 		return err
 	}
