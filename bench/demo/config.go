@@ -25,6 +25,9 @@ cameras:
 		// No fps: every frame is counted, so that its number tells its place in truth.jsonl.
 		fmt.Fprintf(&b, "  - {id: %s, source: %s.mp4, loop: true}\n", c.name, c.name)
 	}
+	// The clips show the same passes again and again, so frames count as new that are nearer to each other than on a
+	// real camera, and fewer of them start an adaptation.
+	fmt.Fprint(&b, "samples: {every: 1s, apart: 0.01, novel: 0.02}\nadapt: {new_samples: 45, cooldown: 20m, daily: 20}\n")
 	fmt.Fprintf(&b, "web:\n  listen: %q\n", v.Listen)
 	return "cameras " + cameras[0].name + " and " + cameras[1].name, os.WriteFile(filepath.Join(dir, "fovea.yaml"), []byte(b.String()), 0o644)
 }
