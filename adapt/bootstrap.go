@@ -29,7 +29,7 @@ type Paired struct {
 type observation struct {
 	parent, candidate float64
 	stratum           int // strata weigh alike: the class for a macro average
-	donor, background int // sources, in an interviewer's list; -1: none
+	donor, background int // sources; -1: none
 }
 
 // sources are what compositions are made of; each is drawn within its stratum.

@@ -14,10 +14,9 @@ import (
 
 // cutout is a labelled object lifted from its picture.
 type cutout struct {
-	class   int
-	group   string
-	picture int // in Labelled.Pictures
-	image   *image.RGBA
+	class int
+	group string
+	image *image.RGBA
 }
 
 // lift cuts the object out of a picture; mask is [Height, Width], 255 on it.

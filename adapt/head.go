@@ -22,10 +22,13 @@ import (
 type Examples struct {
 	X       []float32 // [n, Width]
 	Width   int
-	Class   []int    // [n], in 0..Classes-1
+	Class   []int    // [n], in 0..Classes-1, or NoClass
 	Group   []string // [n]; rows of one group stay together in cross-validation
 	Classes int
 }
+
+// NoClass is the class of a row that shows none: the head is fitted to be undecided there.
+const NoClass = -1
 
 // Head is a linear layer on what the logits read: logits = X Weight^T + Bias.
 type Head struct {
@@ -51,7 +54,8 @@ const maxFolds = 5
 //
 //	sum_i w_i CE(W z_i + b, y_i) + L2/2 |W|^2,    z = (x - mean) / deviation,    w_i = 1 / (Classes n_{y_i})
 //
-// so that each class weighs the same however many pictures it has. L2 is the one of Penalties with the least
+// so that each class weighs the same however many pictures it has. Rows of NoClass together weigh as one class
+// more, and their cross-entropy is that with the uniform distribution. L2 is the one of Penalties with the least
 // cross-entropy in cross-validation over groups, each class spread over the folds; the search ends when two
 // weaker ones in a row were worse. The standardisation is then folded into the weights. The same examples and
 // seed give the same head. progress, which may be nil, is called after each of steps.
@@ -107,6 +111,9 @@ func FitHead(ctx context.Context, e *Examples, labels []string, seed uint64, pro
 	best := floats.MinIdx(fit.Loss)
 	fit.Validation = NewConfusion(labels)
 	for i, y := range e.Class {
+		if y == NoClass {
+			continue
+		}
 		fit.Validation.Add(y, floats.MaxIdx(held[best][i*e.Classes:(i+1)*e.Classes]))
 	}
 
@@ -164,6 +171,9 @@ func (e *Examples) row(i int) []float32 { return e.X[i*e.Width : (i+1)*e.Width] 
 func (e *Examples) macroLoss(logits []float64) float64 {
 	sum, n := make([]float64, e.Classes), make([]float64, e.Classes)
 	for i, y := range e.Class {
+		if y == NoClass {
+			continue
+		}
 		l := logits[i*e.Classes : (i+1)*e.Classes]
 		sum[y] += floats.LogSumExp(l) - l[y]
 		n[y]++
@@ -176,6 +186,7 @@ func (e *Examples) macroLoss(logits []float64) float64 {
 // one by one. There are as many folds as the smallest class has groups, 2 to maxFolds.
 func (e *Examples) folds(labels []string, seed uint64) ([]int, error) {
 	groups := make([][]string, e.Classes)
+	var none []string
 	class := map[string]int{}
 	for i, g := range e.Group {
 		y, known := class[g]
@@ -184,6 +195,10 @@ func (e *Examples) folds(labels []string, seed uint64) ([]int, error) {
 		}
 		if !known {
 			class[g] = e.Class[i]
+			if e.Class[i] == NoClass {
+				none = append(none, g)
+				continue
+			}
 			groups[e.Class[i]] = append(groups[e.Class[i]], g)
 		}
 	}
@@ -205,6 +220,10 @@ func (e *Examples) folds(labels []string, seed uint64) ([]int, error) {
 		for i, g := range groups[y] {
 			fold[g] = (i + y) % k // + y: what does not divide evenly does not all fall into the first fold
 		}
+	}
+	slices.Sort(none)
+	for i, g := range none {
+		fold[g] = i % k
 	}
 	of := make([]int, len(e.Group))
 	for i, g := range e.Group {
@@ -229,7 +248,7 @@ type regression struct {
 
 func newRegression(e *Examples, use func(i int) bool) *regression {
 	r := &regression{mean: make([]float64, e.Width), deviation: make([]float64, e.Width), classes: e.Classes}
-	count := make([]float64, e.Classes)
+	count := map[int]float64{}
 	for i, y := range e.Class {
 		if use(i) {
 			for _, v := range e.row(i) {
@@ -290,11 +309,19 @@ func (r *regression) loss(x []float64, l2 float64, gradient []float64) float64 {
 	for i, y := range r.class {
 		l := r.logits.Data[i*r.classes : (i+1)*r.classes]
 		lse := floats.LogSumExp(l)
-		value += r.weight[i] * (lse - l[y])
+		if y == NoClass {
+			value += r.weight[i] * (lse - floats.Sum(l)/float64(r.classes))
+		} else {
+			value += r.weight[i] * (lse - l[y])
+		}
 		for c := range l { // the gradient with respect to the logits takes their place
 			l[c] = r.weight[i] * math.Exp(l[c]-lse)
 		}
-		l[y] -= r.weight[i]
+		if y == NoClass {
+			floats.AddConst(-r.weight[i]/float64(r.classes), l)
+		} else {
+			l[y] -= r.weight[i]
+		}
 	}
 	if gradient != nil {
 		r.product.Data = gradient[:len(weights)]

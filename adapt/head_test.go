@@ -48,6 +48,7 @@ func fitHead(t *testing.T, e *Examples, seed uint64) *HeadFit {
 func TestHeadGradientIsThatOfTheLoss(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	e := gaussians(random, []int{5, 7, 3}, 4, 1)
+	e.Class[1], e.Class[8] = NoClass, NoClass
 	r := newRegression(e, func(i int) bool { return i != 2 })
 	x := make([]float64, len(r.at))
 	for i := range x {
@@ -188,6 +189,48 @@ func TestFoldsDealEachClassOutAndSplitNoGroup(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestHeadIsUndecidedWhereNothingIsShown: rows without a class lie where a head that never saw them is sure.
+func TestHeadIsUndecidedWhereNothingIsShown(t *testing.T) {
+	random := rand.New(rand.NewPCG(21, 22))
+	e := gaussians(random, []int{60, 60}, 4, 2)
+	sure := func(h *HeadFit) float64 { // mean probability of the first guess on fresh rows
+		sum := 0.
+		for range 200 {
+			row, logits := make([]float32, 4), make([]float64, 2)
+			for j := range row {
+				row[j] = float32(5 + 3*random.NormFloat64())
+			}
+			row[0] += 6
+			row[3] += 18
+			h.logits(row, logits)
+			sum += 1 / (1 + math.Exp(-math.Abs(logits[0]-logits[1])))
+		}
+		return sum / 200
+	}
+	before := sure(fitHead(t, e, 1))
+	for i := range 60 {
+		for j := range 4 {
+			v := float32(5 + 3*random.NormFloat64())
+			switch j {
+			case 0:
+				v += 6
+			case 3:
+				v += 18
+			}
+			e.X = append(e.X, v)
+		}
+		e.Class, e.Group = append(e.Class, NoClass), append(e.Group, fmt.Sprint("none", i))
+	}
+	fit := fitHead(t, e, 1)
+	after := sure(fit)
+	if before < .9 || after > .75 {
+		t.Errorf("confidence %.3f without, %.3f with rows of no class", before, after)
+	}
+	if right, of := fit.Validation.Total(); of != 120 || right < 100 {
+		t.Errorf("%d of %d right", right, of)
 	}
 }
 

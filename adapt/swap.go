@@ -78,14 +78,13 @@ type item struct {
 
 // maskedPicture is a picture with a mask and a reference class: a source of follow pairs.
 type maskedPicture struct {
-	picture   *Picture
-	mask      []byte
-	class     int
-	camera    string
-	source    int
-	emptied   *Picture
-	feature   []float32 // of emptied, normalised
-	reference bool      // class is a label
+	picture *Picture
+	mask    []byte
+	class   int
+	camera  string
+	source  int
+	emptied *Picture
+	feature []float32 // of emptied, normalised
 }
 
 // NewEvalSet draws the pictures. base is the untouched model: its masks and features are used, and its confident
@@ -149,7 +148,7 @@ func (e *evalMaker) labelled(set *Labelled, held []Background) error {
 			}
 			e.sum(0, f)
 			if a.mask != nil && i < mostLabelledScenes {
-				e.scenes = append(e.scenes, maskedPicture{picture: a.whole, mask: a.mask, class: a.class, source: donor, reference: true})
+				e.scenes = append(e.scenes, maskedPicture{picture: a.whole, mask: a.mask, class: a.class, source: donor})
 			}
 		}
 		if a.mask != nil {
@@ -224,7 +223,7 @@ func (e *evalMaker) keptApart(set *Labelled) ([]apartPicture, []cutout, error) {
 			continue
 		}
 		if img, err := lift(whole, mask); err == nil {
-			objects = append(objects, cutout{class: class, group: p.Group, picture: i, image: img})
+			objects = append(objects, cutout{class: class, group: p.Group, image: img})
 		}
 	}
 	return apart, objects, nil
@@ -349,7 +348,7 @@ func (e *evalMaker) frames(pack *Pack) error {
 		if mask == nil || slices.Max(mask) == 0 {
 			continue
 		}
-		e.scenes = append(e.scenes, maskedPicture{picture: picture, mask: mask, class: class, camera: s.Camera, source: source, reference: s.Label != ""})
+		e.scenes = append(e.scenes, maskedPicture{picture: picture, mask: mask, class: class, camera: s.Camera, source: source})
 		if n%2 == 0 {
 			if err := e.hide(class, picture, mask, s.Camera, source); err != nil {
 				return err

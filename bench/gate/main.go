@@ -237,7 +237,7 @@ func (b *bench) openTruth(ctx context.Context, held []adapt.Background, s adapt.
 	}
 	in := b.in
 	in.Labelled = unseen
-	s.Swaps, s.Labelled, s.Pairs, s.Explained, s.Seed = len(unseen.Pictures), len(unseen.Pictures), 0, 0, 99
+	s.Swaps, s.Labelled, s.Pairs, s.Explained, s.Seed = len(unseen.Pictures), 0, 0, 0, 99
 	s.Originals = 1
 	b.truth, err = in.EvalSet(ctx, b.b, held, s)
 	return err
@@ -348,22 +348,22 @@ func failed(v adapt.Verdict) string {
 
 func (b *bench) print() {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\ncandidate\tswap\tgain\tlow\tfollow\tlow\tlabelled\tlow\tempty\thigh\tauroc\tlow\tpatches\tobject\tlow\tbase\tparent\tverdict\ttrue gain\tlow\thigh\tother scenes\tmade in\t")
+	fmt.Fprintln(w, "\ncandidate\tswap\tgain\tlow\tfollow\tlow\tlabelled\tlow\tempty\thigh\tauroc\tlow\tpatches\tobject\tlow\tbase\tparent\tverdict\ttrue gain\tlow\thigh\tmade in\t")
 	first := slices.IndexFunc(b.rows, func(r row) bool { return r.Figures.Problem == "" })
 	if first >= 0 {
 		f, t := b.rows[first].Figures, b.rows[first].Truth
-		fmt.Fprintf(w, "parent\t%s\t\t\t%s\t\t%s\t\t%s\t\t%s\t\t%s\t%s\t\t\t\t\t%s\t\t\t%s\t\t\n",
+		fmt.Fprintf(w, "parent\t%s\t\t\t%s\t\t%s\t\t%s\t\t%s\t\t%s\t%s\t\t\t\t\t%s\t\t\t\t\n",
 			n(f.LabelledSwap.Parent), n(f.Follow.Parent), n(f.Labelled.Parent), n(f.Background.Parent), n(f.AUROC.Parent), n(f.Effective.Parent),
-			n(f.Drop.Parent), n(t.LabelledSwap.Parent), n(t.Labelled.Parent))
+			n(f.Drop.Parent), n(t.LabelledSwap.Parent))
 	}
 	for _, r := range b.rows {
 		f, t := r.Figures, r.Truth
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f s\t\n", r.Name,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f s\t\n", r.Name,
 			n(f.LabelledSwap.Candidate), n(f.LabelledSwap.Difference), n(f.LabelledSwap.Low),
 			n(f.Follow.Candidate), n(f.Follow.Low), n(f.Labelled.Candidate), n(f.Labelled.Low),
 			n(f.Background.Candidate), n(f.Background.High), n(f.AUROC.Candidate), n(f.AUROC.Low), n(f.Effective.Candidate),
 			n(f.Drop.Candidate), n(f.Drop.Low), n(f.AgreementBase.Candidate), n(f.AgreementParent), r.Verdict.Decision,
-			n(t.LabelledSwap.Difference), n(t.LabelledSwap.Low), n(t.LabelledSwap.High), n(t.Labelled.Difference), r.Seconds)
+			n(t.LabelledSwap.Difference), n(t.LabelledSwap.Low), n(t.LabelledSwap.High), r.Seconds)
 	}
 	_ = w.Flush()
 }

@@ -30,13 +30,8 @@ type Given struct {
 	Seed     uint64
 }
 
-// Makers are the kinds, cheap ones first. Chain makes the drift chain.
+// Makers are the kinds, first those that change the head alone. Chain makes the drift chain.
 var Makers = []Maker{
-	{"weights are not numbers", false, func(g Given) (*model.Checkpoint, error) {
-		c := clone(g.Parent)
-		c.Params.Blocks[len(c.Params.Blocks)-1].FC1Weight[0] = float32(math.NaN())
-		return c, nil
-	}},
 	{"collapsed to one class", false, func(g Given) (*model.Checkpoint, error) {
 		c := clone(g.Parent)
 		c.Params.HeadBias[g.random().IntN(c.Config.Classes)] += 1000
@@ -47,36 +42,11 @@ var Makers = []Maker{
 		clear(c.Params.HeadWeight)
 		return c, nil
 	}},
-	{"random last block", false, func(g Given) (*model.Checkpoint, error) {
-		c := clone(g.Parent)
-		c.Params.Blocks[c.Config.Depth-1] = model.Random(c.Config, g.Seed+100).Params.Blocks[c.Config.Depth-1]
-		return c, nil
-	}},
-	{"weights scaled", false, func(g Given) (*model.Checkpoint, error) {
-		c, by := clone(g.Parent), float32(1.3+g.random().Float64())
-		c.Params.Each(c.Config, func(p model.Param, v *[]float32) {
-			if len(p.Shape) == 2 && p.Block >= 0 && p.Block < c.Config.Depth {
-				scale(*v, by)
-			}
-		})
-		return c, nil
-	}},
 	{"head x 10", false, func(g Given) (*model.Checkpoint, error) {
 		c := clone(g.Parent)
 		scale(c.Params.HeadWeight, 10)
 		scale(c.Params.HeadBias, 10)
 		return c, nil
-	}},
-	{"attends one patch", false, func(g Given) (*model.Checkpoint, error) {
-		c := clone(g.Parent)
-		for l := c.Config.Depth / 2; l < c.Config.Depth; l++ { // softmax near its argmax
-			scale(c.Params.Blocks[l].QueryWeight, 8)
-			scale(c.Params.Blocks[l].QueryBias, 8)
-		}
-		return c, nil
-	}},
-	{"parent plus noise", false, func(g Given) (*model.Checkpoint, error) {
-		return Noisy(g.Parent, .02+.2*g.random().Float64(), g.Seed), nil
 	}},
 	{"head plus noise", false, func(g Given) (*model.Checkpoint, error) {
 		c := clone(g.Parent)
@@ -94,6 +64,36 @@ var Makers = []Maker{
 		}
 		c.Params.HeadBias[a], c.Params.HeadBias[b] = c.Params.HeadBias[b], c.Params.HeadBias[a]
 		return c, nil
+	}},
+	{"weights are not numbers", false, func(g Given) (*model.Checkpoint, error) {
+		c := clone(g.Parent)
+		c.Params.Blocks[len(c.Params.Blocks)-1].FC1Weight[0] = float32(math.NaN())
+		return c, nil
+	}},
+	{"random last block", false, func(g Given) (*model.Checkpoint, error) {
+		c := clone(g.Parent)
+		c.Params.Blocks[c.Config.Depth-1] = model.Random(c.Config, g.Seed+100).Params.Blocks[c.Config.Depth-1]
+		return c, nil
+	}},
+	{"weights scaled", false, func(g Given) (*model.Checkpoint, error) {
+		c, by := clone(g.Parent), float32(1.3+g.random().Float64())
+		c.Params.Each(c.Config, func(p model.Param, v *[]float32) {
+			if len(p.Shape) == 2 && p.Block >= 0 && p.Block < c.Config.Depth {
+				scale(*v, by)
+			}
+		})
+		return c, nil
+	}},
+	{"attends one patch", false, func(g Given) (*model.Checkpoint, error) {
+		c := clone(g.Parent)
+		for l := c.Config.Depth / 2; l < c.Config.Depth; l++ { // softmax near its argmax
+			scale(c.Params.Blocks[l].QueryWeight, 8)
+			scale(c.Params.Blocks[l].QueryBias, 8)
+		}
+		return c, nil
+	}},
+	{"parent plus noise", false, func(g Given) (*model.Checkpoint, error) {
+		return Noisy(g.Parent, .02+.2*g.random().Float64(), g.Seed), nil
 	}},
 	{"trained on inverted masks", true, func(g Given) (*model.Checkpoint, error) {
 		return g.train(func(e *adapt.TuneExample, _ int) {
