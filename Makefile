@@ -115,7 +115,7 @@ soak: build
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "CycleKilled" ./daemon
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GateLets" ./adapt
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet
-	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GrabRebuild" ./systemd
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Service|GrabRebuild" ./systemd
 
 # Debian packages into build/deb; make deb ARCH=arm64 for a Jetson or a Raspberry Pi.
 deb:
