@@ -40,7 +40,7 @@ function now(a) {
   $("said").hidden = !a.last_reason || running;
   pairs($("facts"), [
     ["live version", a.version === 0 ? "0 (base)" : String(a.version)],
-    ["samples to learn from", `${a.samples_ready}, ${a.fresh} of them new; ${a.auto.on ? "" : "automatic would begin at "}${a.new_samples}${a.auto.on ? " new ones begin a run" : ""}`],
+    ["samples to learn from", `${a.samples_ready}, ${a.fresh} of them new; ${a.auto.on ? `a run begins at ${a.new_samples}` : `no run begins by itself`}`],
     ["automatic", `${a.auto.on ? "on" : "off"}, by ${{ config: "the configuration", local: "this device", remote: "a command" }[a.auto.source.source] ?? a.auto.source.source}`],
     ["approval", a.approval === "manual" ? "by a person: a better candidate waits" : "by the gate alone"],
     ...(a.next_due ? [["next due", moment(a.next_due)]] : []),
@@ -60,11 +60,11 @@ function now(a) {
 // lists draws versions, maps and the record.
 function lists({ versions, record }) {
   $("versions").replaceChildren(...versions.toReversed().map((v) => {
-    const row = element("tr", v.state);
+    const row = element("tr", v.state === "live" ? "served" : "");
     const swap = v.before != null && v.after != null ? `${number(v.before)} → ${number(v.after)}` : "–";
     row.append(
-      element("td", "", String(v.number)), element("td", "", v.state ? element("span", `tag ${v.state}`, v.state) : "–"), element("td", "", v.parent == null ? "–" : String(v.parent)),
-      element("td", "", moment(v.created)), element("td", "", v.probation ? v.probation.replace("_", " ") : "–"), element("td", "n", swap), element("td", "", element("code", "", v.sha256.slice(0, 12))),
+      element("td", "", String(v.number)), element("td", "", v.state ? element("span", `tag ${v.state === "live" ? "served" : v.state}`, v.state) : "–"), element("td", "", swap), element("td", "", v.probation ? v.probation.replace("_", " ") : "–"),
+      element("td", "", v.parent == null ? "–" : String(v.parent)), element("td", "", moment(v.created)), element("td", "", element("code", "", v.sha256.slice(0, 12))),
     );
     if (v.reason) row.title = v.reason;
     return row;
@@ -172,7 +172,8 @@ $("auto").addEventListener("click", (e) => tell("/api/auto", { on: !last.auto.on
 const session = await fetch("/api/session").then((r) => r.json()).catch(() => ({}));
 mayWrite = Boolean(session.may_write);
 $("unlock").hidden = mayWrite;
-for (;;) {
+async function turn() {
   if (!document.hidden) await look();
-  await new Promise((wake) => setTimeout(wake, 1000));
+  setTimeout(turn, 1000);
 }
+turn();
