@@ -31,7 +31,7 @@ type trainer struct {
 	environment []string // beside this process's
 	memory      int64    // most resident bytes; 0: no limit
 	limit       time.Duration
-	silence     time.Duration // longest time without a sign of progress, its own pauses not counted
+	silence     time.Duration // longest time without a sign of progress; its pauses, and computing or waiting for a processor, do not count
 	busy        float64       // share of the time that it may run, 0..1; the rest it is stopped
 	hold        func() string // why it has to pause now; "" it may run
 	progress    func(adapt.Progress)
@@ -156,7 +156,7 @@ func (t *trainer) watch(ctx context.Context, pid int, steps <-chan adapt.Progres
 				}
 				_ = syscall.Kill(pid, signal)
 			}
-			if !stopped {
+			if !stopped && !waitsForProcessor(pid) {
 				if ran += watchTrainer; t.silence > 0 && ran > t.silence {
 					return fmt.Errorf("%w after %v", errTrainerHangs, t.silence)
 				}
@@ -175,6 +175,25 @@ func startIdle(child *exec.Cmd) error {
 		started <- child.Start()
 	}()
 	return <-started
+}
+
+// waitsForProcessor says whether a thread of the process computes or would: on a busy machine that may take long, and
+// is no hang.
+func waitsForProcessor(pid int) bool {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return false
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		if err != nil {
+			continue
+		}
+		if _, rest, found := strings.Cut(string(text), ") "); found && strings.HasPrefix(rest, "R") {
+			return true
+		}
+	}
+	return false
 }
 
 func kill(pid int) {

@@ -132,13 +132,15 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 		d.inferred(err)
 		return live
 	}
+	ran := time.Now()
 	out, err := live.net.Run(want, pixels, nil)
+	took := time.Since(ran)
 	if err == nil && !finite(out.Logits) {
 		err = errNotFinite
 	}
 	d.inferred(err)
 	if err != nil {
-		return d.tried(live, out, pixels, time.Since(began), want, err)
+		return d.tried(live, out, pixels, took, want, err)
 	}
 	a := &answer{frame: frame, at: time.Now(), took: time.Since(began), by: live}
 	if out.Logits != nil {
@@ -157,7 +159,7 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	if want&model.WantFeatures != 0 {
 		d.keeper.offer(offer{w, a, out})
 	}
-	return d.tried(live, out, pixels, a.took, want, nil)
+	return d.tried(live, out, pixels, took, want, nil)
 }
 
 var errNotFinite = errors.New("the logits are not finite numbers")
