@@ -36,7 +36,7 @@ export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
 export FOVEA_GRAB     := $(GRAB)
 export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
 
-.PHONY: run test build all lint unit race bench soak clean deb test-arm64 first debs fovea grab demo demo-tool
+.PHONY: run test build all lint unit race bench soak clean deb test-arm64 first first-debs debs fovea grab demo demo-tool
 
 # Side by side: packages unpack while Go compiles.
 build:
@@ -44,9 +44,11 @@ build:
 
 all: fovea grab demo-tool $(PLUGIN)
 
-first:
-	@tools/packages.sh $(FIRST_DEBS)
+first: first-debs
 	@: $(GO)
+
+first-debs:
+	@tools/packages.sh $(FIRST_DEBS)
 
 DEBS := $(RUN_DEBS)
 debs: first
