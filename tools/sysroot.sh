@@ -21,13 +21,14 @@ fi
 [ "$arch" != "$(dpkg --print-architecture)" ] || compiler=g++
 tools/packages.sh mmdebstrap "$compiler" >&2
 mirror=$(sed -n 's/^URIs: *//p; s/^deb  *\(\[[^]]*\] *\)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v security | head -1)
+[ -n "$mirror" ] || { echo "apt's sources of this machine name no mirror: add one to /etc/apt/sources.list" >&2; exit 1; }
 rm -rf "$root"
 mkdir -p "$(dirname "$root")"
 echo "making $root" >&2
 include=$(echo "$list" | tr ' ' ',')
 mmdebstrap --quiet --architectures="$arch" --variant=extract --include="$include" \
 	--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
-	"$suite" "$root" "${mirror:-http://deb.debian.org/debian}" >&2
+	"$suite" "$root" "$mirror" >&2
 # Absolute links would lead out of the root.
 find "$root/lib" "$root/usr/lib" -type l -lname '/*' | while read -r link; do
 	ln -sfr "$root$(readlink "$link")" "$link"
