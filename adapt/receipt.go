@@ -23,7 +23,6 @@ const (
 	EventFailure   Event = "failure"   // a run ended without a verdict
 	EventPromotion Event = "promotion" // Model is live from now on, by a person's word
 	EventPassed    Event = "passed"    // Model passed its probation
-	EventRollback  Event = "rollback"  // Model is live again
 )
 
 // Receipt is what is kept of a change of the model, or of a run that led to none. Whoever keeps receipts chains them,
@@ -33,7 +32,7 @@ type Receipt struct {
 	MinReader int       `json:"min_reader"`
 	Time      time.Time `json:"time"` // of the device's clock, which may be wrong
 	Event     Event     `json:"event"`
-	Model     string    `json:"model,omitempty"` // digest: of a verdict the candidate's, of a rollback the one that is live again
+	Model     string    `json:"model,omitempty"` // digest: of a verdict the candidate's
 	Reason    string    `json:"reason"`          // what triggered the run, who promoted, which tripwire
 
 	Report      *RunReport        `json:"report,omitempty"`      // of a verdict

@@ -332,15 +332,7 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 	if err := t.run(ctx); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(filepath.Join(out, reportFile))
-	if err != nil {
-		return nil, err
-	}
-	var report adapt.RunReport
-	if err := json.Unmarshal(text, &report); err != nil {
-		return nil, fmt.Errorf("the report of the adaptation: %w", err)
-	}
-	return &report, nil
+	return readRunReport(filepath.Join(out, reportFile))
 }
 
 // plugins names the files of the backend for the child.

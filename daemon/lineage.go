@@ -119,7 +119,7 @@ func (d *daemon) lineage(live *served, h *fleet.Model) {
 		h.Parent = &parent.Number
 	}
 	h.Probation = models.Standing().Probation.State
-	if figures := figuresOf(receipt); figures != nil {
+	if figures := live.figures; figures != nil {
 		h.LabelledSwapAccuracy = figures.LabelledSwap.Candidate
 		h.SwapConsistency = figures.Follow.Candidate
 		h.SwapPairs = int64(figures.Follow.Pictures)

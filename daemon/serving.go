@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/model"
 	"github.com/seed-a98b2d25/fovea/store"
 )
@@ -17,9 +18,10 @@ type served struct {
 	net     *model.Net
 	backend *model.Backend
 	dir     string
-	source  string // where the weights came from, for people
-	version int64  // 0 is the base model
-	sha     string // of the weights file that the store keeps; "" without a store
+	source  string            // where the weights came from, for people
+	version int64             // 0 is the base model
+	sha     string            // of the weights file that the store keeps; "" without a store
+	figures *adapt.Comparison // that the gate took of it; nil for the base
 	fixed   []float32
 
 	probation *probation // of this model; the inference goroutine's own
@@ -152,7 +154,7 @@ func (d *daemon) warm(ctx context.Context, c ModelConfig, checkpoint *model.Chec
 		return nil, err
 	}
 	s := &served{
-		net: net, backend: backend, dir: c.Dir, source: checkpoint.Source, version: receipt.Number, sha: receipt.SHA256,
+		net: net, backend: backend, dir: c.Dir, source: checkpoint.Source, version: receipt.Number, sha: receipt.SHA256, figures: figuresOf(receipt),
 		fixed: fixedPicture(checkpoint.Config),
 	}
 	d.notifier.extendStart(compileLimit)
