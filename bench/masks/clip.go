@@ -153,14 +153,7 @@ type watcher struct {
 }
 
 func newWatcher(path string) (*watcher, error) {
-	if path == "" {
-		return nil, fmt.Errorf("no model: give -model")
-	}
-	open := model.Load
-	if filepath.Ext(path) == ".onnx" {
-		open = model.ImportONNX
-	}
-	c, err := open(path)
+	c, err := openBackbone(path)
 	if err != nil {
 		return nil, err
 	}

@@ -95,15 +95,19 @@ type eye struct {
 
 var plainTaus = []float32{adapt.PublishedCut.Tau, adapt.DefaultMasks.Cut.Tau}
 
-func openEye(path string) (*eye, error) {
-	if path == "" {
+// openBackbone reads a checkpoint's folder, or a DINOv2 out of an ONNX file.
+func openBackbone(path string) (*model.Checkpoint, error) {
+	switch {
+	case path == "":
 		return nil, fmt.Errorf("no backbone: give -model")
+	case filepath.Ext(path) == ".onnx":
+		return model.ImportONNX(path)
 	}
-	open := model.Load
-	if filepath.Ext(path) == ".onnx" {
-		open = model.ImportONNX
-	}
-	c, err := open(path)
+	return model.Load(path)
+}
+
+func openEye(path string) (*eye, error) {
+	c, err := openBackbone(path)
 	if err != nil {
 		return nil, err
 	}
