@@ -131,7 +131,7 @@ func pictureNames(dir string) ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("pictures: %w", err)
+		return nil, fmt.Errorf("pictures in %s: %w", dir, err)
 	}
 	if len(names) == 0 {
 		return nil, fmt.Errorf("pictures: no jpg or png file in %s", dir)

@@ -91,6 +91,9 @@ func (v adaptVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)
 	}
+	if base.Config.Classes == 0 { // before masks are looked for, which takes minutes
+		return fmt.Errorf("adapt: %s is a backbone without a head, so there is no class to explain: fit one with \"fovea head fit --base %s\"", v.Base, v.Base)
+	}
 	s, err := v.settings(base)
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)

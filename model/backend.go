@@ -105,7 +105,7 @@ func openFirst(cpu, cuda Plugin) (*Backend, error) {
 
 func openXLA(name string, p Plugin, options string) (*Backend, error) {
 	if p.Path == "" {
-		return nil, fmt.Errorf("backend %s: no plugin file configured", name)
+		return nil, fmt.Errorf("backend %s: no plugin file configured; \"fovea plugin install %s\" fetches one for the processor, the backend %s needs none", name, BackendXLACPU, BackendGo)
 	}
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
