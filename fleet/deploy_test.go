@@ -53,7 +53,7 @@ func TestDeployedMosquitto(t *testing.T) {
 	ran := make(chan string, 10)
 	if err := d.Handle(VerbSpec{Verb: VerbAdapt, Handler: func(_ context.Context, cmd Command, _ func(float64)) (any, error) {
 		ran <- cmd.ID
-		return nil, nil
+		return AdaptResult{Verdict: NotNeeded}, nil
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestDeployedMosquitto(t *testing.T) {
 	o := startOperator(t, as("operator"))
 	eventually(t, "the operator sees the device", func() bool { return o.seen("line-3").Online })
 	report, err := o.Rollout(t.Context(), Rollout{Name: "r", Devices: []string{"line-3"}, MaxFailures: 1})
-	if err != nil || report.Devices[0].State != PhaseSuccessful {
+	if err != nil || report.Devices[0].State != PhaseSuccessful || report.Devices[0].Outcome != OutcomeNotNeeded {
 		t.Errorf("%+v, %v", report, err)
 	}
 	if n, err := o.Forget(t.Context(), "line-3", time.Second); err != nil || n == 0 {

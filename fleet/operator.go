@@ -290,9 +290,6 @@ func (o *Operator) Do(ctx context.Context, r Request) (CommandState, error) {
 		o.mu.Lock()
 		s, state := o.session, w.state
 		o.mu.Unlock()
-		if state.Final() {
-			return state, nil
-		}
 		if s != nil && time.Since(sent) >= resendEvery && !isClosed(r.Hold) {
 			// Its loss is the next tick's business.
 			s.send(outgoing{topic: topics.Command(string(r.Verb), r.ID), qos: 1, payload: payload})
@@ -308,6 +305,9 @@ func (o *Operator) Do(ctx context.Context, r Request) (CommandState, error) {
 			o.mu.Unlock()
 			if r.Follow != nil {
 				r.Follow(state)
+			}
+			if state.Final() {
+				return state, nil
 			}
 		case <-tick.C:
 		}
