@@ -39,6 +39,9 @@ type MaskEvidence struct {
 	Agreement float64
 	// Moved tells that View.Moved chose the object.
 	Moved bool
+	// Still tells that View.Moved knows of nothing that moved: what was cut is part
+	// of the scene, or an object that has stood for minutes.
+	Still bool
 }
 
 // View is what a network saw of a picture.
@@ -84,7 +87,7 @@ const (
 // choose -fit"), over the terms that did best there: the logarithm spreads the
 // eigenvalues of clear cuts, which crowd near 0, and .003 keeps it finite.
 func (e MaskEvidence) quality() float64 {
-	if e.Area < leastArea || e.Area > mostArea || e.Agreement < leastAgreement {
+	if e.Still || e.Area < leastArea || e.Area > mostArea || e.Agreement < leastAgreement {
 		return 0
 	}
 	q := 0.20 - 0.17*math.Log10(e.Lambda2+.003) + 0.58*e.Decision - 1.81*e.Border
@@ -109,7 +112,8 @@ func NewMasker(o MaskOptions) *Masker { return &Masker{options: o} }
 // bench/masks measures. The object is the largest 4-connected region of either
 // side of the cut that touches at most half the border, not the one of the
 // largest eigenvector entry; or, where a fixed camera says what moved, the largest
-// region that moved of the side of which more moved. Of what the bilateral solver
+// region that moved of the side of which more moved; where nothing moved, the
+// quality is 0. Of what the bilateral solver
 // makes of it, the largest region is kept. A view in which nothing is found has
 // an empty mask of quality 0. It fails as Cutter.Cut and BilateralSolver.Solve do.
 func (m *Masker) Mask(v View) (Mask, error) {
@@ -122,7 +126,7 @@ func (m *Masker) Mask(v View) (Mask, error) {
 	}
 	mask := Mask{Height: v.Height, Width: v.Width, Pixels: make([]byte, v.Height*v.Width)}
 	mask.Evidence.Lambda2 = cut.Lambda2
-	mask.Evidence.Moved = m.chooseMoved(cut, v.Moved)
+	mask.Evidence.Moved, mask.Evidence.Still = m.chooseMoved(cut, v.Moved)
 	if !mask.Evidence.Moved && !m.chooseObject(cut) {
 		return mask, nil
 	}
@@ -187,9 +191,9 @@ func (m *Masker) chooseObject(cut Cut) bool {
 }
 
 // chooseMoved sets object [gridH][gridW] to the largest region that moved of the
-// side of the cut of which the larger share moved; false where so little or so
-// much of the view moved that it names no object.
-func (m *Masker) chooseMoved(cut Cut, moved []float32) bool {
+// side of the cut of which the larger share moved. It is not chosen where so little
+// or so much of the view moved that it names no object; still is the former.
+func (m *Masker) chooseMoved(cut Cut, moved []float32) (chosen, still bool) {
 	var patches, movedPatches [2]int
 	for i, share := range moved {
 		patches[cut.Partition[i]]++
@@ -199,7 +203,7 @@ func (m *Masker) chooseMoved(cut Cut, moved []float32) bool {
 	}
 	all := float64(movedPatches[0] + movedPatches[1])
 	if n := float64(len(moved)); moved == nil || all < leastArea*n || all > mostArea*n {
-		return false
+		return false, moved != nil && all < leastArea*n
 	}
 	side := uint8(0)
 	if movedPatches[1]*patches[0] > movedPatches[0]*patches[1] {
@@ -214,7 +218,7 @@ func (m *Masker) chooseMoved(cut Cut, moved []float32) bool {
 	}
 	m.parts.label(m.object, cut.GridH, cut.GridW)
 	m.parts.extract(m.object, m.parts.largestOnes())
-	return true
+	return true, false
 }
 
 // PatchMotion turns a camera's motion mask [rows][columns], nonzero where a cell

@@ -119,8 +119,8 @@ func TestMaskFollowsMotion(t *testing.T) {
 		}
 	}
 	view.Moved = make([]float32, view.GridH*view.GridW)
-	if mask, err := NewMasker(DefaultMasks).Mask(view); err != nil || mask.Evidence.Moved {
-		t.Errorf("nothing moved: error %v, %+v", err, mask.Evidence)
+	if mask, err := NewMasker(DefaultMasks).Mask(view); err != nil || mask.Evidence.Moved || mask.Quality != 0 {
+		t.Errorf("nothing moved: error %v, quality %.2f, %+v", err, mask.Quality, mask.Evidence)
 	}
 	view.Moved = view.Moved[1:]
 	if _, err := NewMasker(DefaultMasks).Mask(view); err == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
@@ -33,7 +32,7 @@ const askEvery = time.Second
 
 // sight is what the base sees in a frame.
 type sight struct {
-	features []float32 // what it is compared by: summary
+	features []float32 // what it is compared by: adapt.Summary
 	backbone string
 	mask     adapt.Mask
 	view     [4]int // left, top, right, bottom of the part of the frame that the mask covers, pixels
@@ -114,61 +113,9 @@ func (e *eye) look(frame capture.Frame, net *model.Net, out *model.Output) (*sig
 	}
 	mask.Backbone = net.Digest
 	return &sight{
-		features: summary(out, mask, rows, cols), backbone: net.Digest, mask: mask, accepted: e.masker.Accepted(mask),
+		features: adapt.Summary(out.Class, out.Features, mask, rows, cols), backbone: net.Digest, mask: mask, accepted: e.masker.Accepted(mask),
 		view: [4]int{part.Min.X, part.Min.Y, part.Max.X, part.Max.Y},
 	}, nil
-}
-
-// summary is what frames are compared by: the class token, which a fixed view dominates, and the mean of the patch
-// tokens on the object (of all, where there is none), each of length 1, end to end. [2 D]
-func summary(out *model.Output, mask adapt.Mask, rows, cols int) []float32 {
-	d := len(out.Class)
-	cover := patchCover(mask, rows, cols)
-	object := make([]float32, d)
-	var all float64
-	for _, c := range cover {
-		all += c
-	}
-	for i, c := range cover {
-		if all == 0 {
-			c = 1
-		}
-		for k, v := range out.Features[i*d : (i+1)*d] {
-			object[k] += float32(c) * v
-		}
-	}
-	return append(unit(slices.Clone(out.Class)), unit(object)...)
-}
-
-// unit scales v to length 1; zeros stay.
-func unit(v []float32) []float32 {
-	var sum float64
-	for _, x := range v {
-		sum += float64(x) * float64(x)
-	}
-	if sum > 0 {
-		for i := range v {
-			v[i] /= float32(math.Sqrt(sum))
-		}
-	}
-	return v
-}
-
-// patchCover is the part of each patch of a grid, row by row, that a mask covers, 0 to 1.
-func patchCover(mask adapt.Mask, rows, cols int) []float64 {
-	cover := make([]float64, rows*cols)
-	for y := range mask.Height {
-		for x, p := range mask.Pixels[y*mask.Width : (y+1)*mask.Width] {
-			if p != 0 {
-				cover[y*rows/mask.Height*cols+x*cols/mask.Width]++
-			}
-		}
-	}
-	perPatch := float64(mask.Width*mask.Height) / float64(rows*cols)
-	for i := range cover {
-		cover[i] = min(1, cover[i]/perPatch)
-	}
-	return cover
 }
 
 func (e *eye) close() {

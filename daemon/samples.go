@@ -188,7 +188,7 @@ func foregroundShare(o *overlay, mask adapt.Mask, view [4]int) *float64 {
 	if [4]int{o.view.Min.X, o.view.Min.Y, o.view.Max.X, o.view.Max.Y} != view {
 		return nil
 	}
-	cover := patchCover(mask, o.rows, o.cols)
+	cover := mask.Cover(o.rows, o.cols)
 	var on, all float64
 	for i, r := range o.relevance {
 		on += float64(r) * cover[i]

@@ -48,7 +48,7 @@ type clipFrame struct {
 	still    float64
 	stillOK  bool // the same without motion
 
-	class     []float32 // token
+	features  []float32 // what it is compared by
 	predicted string
 	margin    float64
 	mask      bool
@@ -213,7 +213,7 @@ func (w *watcher) look(f capture.Frame, t clipTruth, maskFile string) (clipFrame
 		}
 		seen.overlap, seen.still = intersectionOverUnion(mask.Pixels, want), intersectionOverUnion(still.Pixels, want)
 	}
-	seen.class, seen.margin = out.Class, 1
+	seen.features, seen.margin = adapt.Summary(out.Class, out.Features, mask, rows, cols), 1
 	if out.Logits != nil {
 		p := model.Probabilities(out.Logits)
 		order := slices.Clone(p)
@@ -316,7 +316,7 @@ func liveDay(w io.Writer, cameras []string, frames map[string][]clipFrame, diges
 		at := begin.Add(time.Duration(float64(tick) / clipFPS * float64(time.Second)))
 		for _, id := range cameras {
 			f := frames[id][tick%len(frames[id])]
-			c := store.Candidate{Camera: id, Time: at, Features: f.class, Backbone: digest, Predicted: f.predicted, Margin: f.margin}
+			c := store.Candidate{Camera: id, Time: at, Features: f.features, Backbone: digest, Predicted: f.predicted, Margin: f.margin}
 			began := time.Now()
 			why, worth := store.DefaultTaste.Judge(c, kept.Samples.Around(c))
 			judging += time.Since(began)
@@ -327,7 +327,7 @@ func liveDay(w io.Writer, cameras []string, frames map[string][]clipFrame, diges
 			reasons[string(why)]++
 			_, err := kept.Samples.Put(context.Background(), store.Sample{
 				Meta: store.Meta{Camera: id, Time: at, Width: 640, Height: 480, Predicted: f.predicted, Backbone: digest, Why: string(why), Label: f.Class},
-				JPEG: f.jpeg, Features: f.class,
+				JPEG: f.jpeg, Features: f.features,
 			})
 			if err != nil {
 				return err
