@@ -35,11 +35,14 @@ type Comparison struct {
 	// hidden: how much more the object carries than its surroundings.
 	Drop Paired `json:"object_over_surroundings"`
 
-	AgreementBase   Paired   `json:"agreement_base"`   // share of held-out frames called as the base does
-	AgreementParent *float64 `json:"agreement_parent"` // share of held-out frames that the candidate calls as the parent does
-	Entropy         Paired   `json:"entropy"`          // of the probabilities on held-out frames, nats
-	Margin          Paired   `json:"margin"`           // first logit minus second, on labelled pictures
-	Crowding        Paired   `json:"crowding"`         // the most by which a class is said more often of the labelled swaps than it is true
+	// AgreementBase is the share of held-out frames with an object that are called as the base does, AgreementParent
+	// the same of candidate and parent. What a view without an object is called says nothing: of those a head is to be
+	// undecided.
+	AgreementBase   Paired   `json:"agreement_base"`
+	AgreementParent *float64 `json:"agreement_parent"`
+	Entropy         Paired   `json:"entropy"`  // of the probabilities on held-out frames, nats
+	Margin          Paired   `json:"margin"`   // first logit minus second, on labelled pictures
+	Crowding        Paired   `json:"crowding"` // the most by which a class is said more often of the labelled swaps than it is true
 
 	Recalls []Recall                 `json:"recalls"` // of each class, on the labelled swaps
 	Cameras map[string]CameraFigures `json:"cameras"`
@@ -226,7 +229,7 @@ func (views) drop(o *Outcomes, i int, it *item, scale float64) (float64, bool) {
 }
 
 func (v views) agreement(o *Outcomes, i int, it *item, _ float64) (float64, bool) {
-	return share(top(o.items[i].logits) == top(v.base.items[i].logits)), it.kind == original
+	return share(top(o.items[i].logits) == top(v.base.items[i].logits)), it.kind == original && it.object
 }
 
 func (views) entropy(o *Outcomes, i int, it *item, scale float64) (float64, bool) {
@@ -255,7 +258,7 @@ func scaled(logits []float32, by float64) []float64 {
 func (v views) agreementParent() *float64 {
 	same, n := 0., 0
 	for i := range v.items {
-		if v.items[i].kind == original {
+		if it := &v.items[i]; it.kind == original && it.object {
 			same += share(top(v.candidate.items[i].logits) == top(v.parent.items[i].logits))
 			n++
 		}

@@ -45,7 +45,7 @@ type Thresholds struct {
 	LeastObjects int `json:"least_objects" yaml:"least_objects"`
 	// Held-out backgrounds.
 	LeastBackgrounds int `json:"least_backgrounds" yaml:"least_backgrounds"`
-	// Held-out frames.
+	// Held-out frames with an object.
 	LeastFrames int `json:"least_frames" yaml:"least_frames"`
 }
 
@@ -238,7 +238,7 @@ func (j *judgement) enough() {
 	}{
 		{"least_objects", "labelled objects kept apart", j.c.Objects, j.t.LeastObjects},
 		{"least_backgrounds", "held-out backgrounds", j.c.Backgrounds, j.t.LeastBackgrounds},
-		{"least_frames", "held-out frames", j.c.AgreementBase.Pictures, j.t.LeastFrames},
+		{"least_frames", "held-out frames with an object", j.c.AgreementBase.Pictures, j.t.LeastFrames},
 	} {
 		value, bound := float64(f.have), float64(f.least)
 		text := fmt.Sprintf("%d %s, want %d", f.have, f.what, f.least)

@@ -29,9 +29,11 @@ type EvalSettings struct {
 	Alike float64 `json:"alike" yaml:"alike"`
 }
 
-// DefaultEval takes about 600 forward passes a model, of which 64 with relevance.
+// DefaultEval takes about 900 forward passes a model, of which 64 with relevance. With fewer swaps the interval of
+// the main figure is wider: the bootstrap counts what a composition has of its own three times (Owen 2007, section
+// 4).
 var DefaultEval = EvalSettings{
-	Seed: 1, Swaps: 180, Labelled: 96, Originals: 64, Pairs: 120, Explained: 64, Resamples: 2000, Least: 20, Confidence: .6, Alike: .8,
+	Seed: 1, Swaps: 480, Labelled: 96, Originals: 64, Pairs: 120, Explained: 64, Resamples: 2000, Least: 20, Confidence: .6, Alike: .8,
 }
 
 // EvalSet is the pictures that figures are taken on, fixed once for all models: what is in it depends on the base,
@@ -71,6 +73,8 @@ type item struct {
 	class int       // the label, or the base's confident class; -1: neither
 	other int       // of a followPair: the class of the background's picture
 	twin  int       // of noSurround: the item noObject of the same picture
+
+	object bool // of an original: it has a mask
 
 	camera            string // of the background; "" for a labelled one
 	donor, background int    // sources
@@ -308,18 +312,11 @@ func labelledMasks(set *Labelled, base *model.Net) func(i int) (*Picture, []byte
 // frames adds held-out frames as they are.
 func (e *evalMaker) frames(pack *Pack) error {
 	visits := pack.visits()
-	var at []int
-	for i, s := range pack.Samples {
-		if s.Part == Held {
-			at = append(at, i)
-		}
-	}
 	seen := map[string]bool{}
-	for n := range min(e.settings.Originals, len(at)) {
+	for n, i := range e.originals(pack) {
 		if err := e.ctx.Err(); err != nil {
 			return err
 		}
-		i := at[n*len(at)/min(e.settings.Originals, len(at))]
 		s := pack.Samples[i]
 		picture, mask, err := pack.Read(i)
 		if err != nil {
@@ -338,7 +335,7 @@ func (e *evalMaker) frames(pack *Pack) error {
 		if mask != nil {
 			seen[visits[i]] = true
 		}
-		it := item{kind: original, class: class, camera: s.Camera, donor: source, background: -1}
+		it := item{kind: original, class: class, object: mask != nil && slices.Max(mask) > 0, camera: s.Camera, donor: source, background: -1}
 		if class < 0 {
 			mask = nil // nothing to explain
 		}
@@ -358,6 +355,36 @@ func (e *evalMaker) frames(pack *Pack) error {
 	e.Visits = len(seen)
 	e.Drift = e.drift()
 	return nil
+}
+
+// originals are the held-out samples that are looked at, three quarters of them with a mask, as far as there are;
+// both are taken evenly over the pack.
+func (e *evalMaker) originals(pack *Pack) []int {
+	var with, without []int
+	for i, s := range pack.Samples {
+		switch {
+		case s.Part != Held:
+		case s.MaskBytes > 0:
+			with = append(with, i)
+		default:
+			without = append(without, i)
+		}
+	}
+	room := e.settings.Originals
+	n := min(len(with), max(room*3/4, room-len(without)))
+	return slices.Sorted(slices.Values(append(evenly(with, n), evenly(without, room-n)...)))
+}
+
+// evenly takes at most n of a list, evenly over it.
+func evenly(list []int, n int) []int {
+	if len(list) <= n {
+		return list
+	}
+	taken := make([]int, n)
+	for k := range taken {
+		taken[k] = list[k*len(list)/n]
+	}
+	return taken
 }
 
 // visits names the visit that each sample is of: samples of a camera that follow each other within 10 s, at most
