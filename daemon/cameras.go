@@ -23,6 +23,7 @@ type watched struct {
 	foreground newest[*float64] // share of relevance on the object in the newest frame that has a mask; nil before
 
 	// The inference goroutine's own.
+	due      time.Time // when a frame may be classified again
 	turns    int       // frames since the last explained one
 	featured time.Time // the last plain frame with features
 }

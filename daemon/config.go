@@ -90,6 +90,9 @@ type InferenceConfig struct {
 	// Every how many frames of a camera the relevance map (what the model looked at) is computed too, which
 	// takes about 3 times as long as a plain frame. 0: never.
 	RelevanceEvery int `yaml:"relevance_every,omitempty" jsonschema:"minimum=0,maximum=1000000"`
+	// Frames of each camera that are classified a second, at most; the newest each time. 0: all that the machine can.
+	// An adaptation runs on what the cameras leave.
+	FPS float64 `yaml:"fps,omitempty" jsonschema:"minimum=0,maximum=1000"`
 }
 
 // SamplesConfig says which frames are kept to learn from.
@@ -308,6 +311,9 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 		if p.SHA256 != "" && p.Path == "" {
 			fault("model.plugins."+name+".sha256", "needs path beside it")
 		}
+	}
+	if f := c.Inference.FPS; !(f >= 0 && f <= 1000) {
+		fault("inference.fps", "%g, want 0 (no limit) to 1000", f)
 	}
 	if c.Inference.RelevanceEvery < 0 || c.Inference.RelevanceEvery > 1_000_000 {
 		fault("inference.relevance_every", "%d must be between 0 (never) and 1000000", c.Inference.RelevanceEvery)

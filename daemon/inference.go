@@ -80,7 +80,7 @@ func (d *daemon) infer(ctx context.Context) error {
 		}
 		worked := false
 		for ctx.Err() == nil && len(d.nets) == 0 {
-			w, frame, ok := nextFrame(*d.cameras.Load(), &turn)
+			w, frame, ok := d.nextFrame(&turn)
 			if !ok {
 				break
 			}
@@ -88,7 +88,10 @@ func (d *daemon) infer(ctx context.Context) error {
 			d.progress.Add(1)
 			worked = true
 		}
-		if now := time.Now(); !worked && now.After(idleFrom) {
+		switch now := time.Now(); {
+		case worked:
+			idleFrom = now.Add(turnEvery)
+		case now.After(idleFrom):
 			_, err := live.net.Run(0, live.fixed, nil)
 			d.inferred(err)
 			took := time.Since(now)
@@ -98,20 +101,39 @@ func (d *daemon) infer(ctx context.Context) error {
 	}
 }
 
-// nextFrame takes a frame from the first camera that has one, beginning with the one whose turn it is.
-func nextFrame(cameras []*watched, turn *int) (*watched, capture.Frame, bool) {
+// nextFrame takes a frame from the first camera that has one and is due, beginning with the one whose turn it is.
+func (d *daemon) nextFrame(turn *int) (*watched, capture.Frame, bool) {
+	config, _ := d.configs.get()
+	now, cameras := time.Now(), *d.cameras.Load()
 	for i := range cameras {
 		at := (*turn + i) % len(cameras)
+		w := cameras[at]
+		if now.Before(w.due) {
+			continue
+		}
 		select {
-		case frame, open := <-cameras[at].camera.Frames():
+		case frame, open := <-w.camera.Frames():
 			if open {
 				*turn = at + 1
-				return cameras[at], frame, true
+				w.pace(now, config.Inference.FPS)
+				return w, frame, true
 			}
 		default:
 		}
 	}
 	return nil, capture.Frame{}, false
+}
+
+// pace sets when the next frame is due: fps times a second on average, where frames come; 0: at once.
+func (w *watched) pace(now time.Time, fps float64) {
+	if fps == 0 {
+		w.due = time.Time{}
+		return
+	}
+	every := time.Duration(float64(time.Second) / fps)
+	if w.due = w.due.Add(every); w.due.Before(now) {
+		w.due = now.Add(every / 2) // it was late: it catches up no more than half a turn
+	}
 }
 
 // classify asks the net about one frame and publishes the answer. It returns the model that is live from now on:

@@ -18,7 +18,8 @@ device:
 model:
   dir: %q # from "fovea head fit --data labelled"
 inference:
-  relevance_every: 2
+  relevance_every: 3
+  fps: 2 # what two slow cores do beside an adaptation
 cameras:
 `, v.State, v.Model)
 	for _, c := range cameras {
@@ -27,7 +28,7 @@ cameras:
 	}
 	// The clips show the same passes again and again, so frames count as new that are nearer to each other than on a
 	// real camera, and fewer of them start an adaptation.
-	fmt.Fprint(&b, "samples: {every: 1s, apart: 0.01, novel: 0.02}\nadapt: {new_samples: 45, cooldown: 20m, daily: 20}\n")
+	fmt.Fprint(&b, "samples: {every: 1s, apart: 0.01, novel: 0.02}\nadapt: {new_samples: 60, cooldown: 20m, daily: 20}\n")
 	fmt.Fprintf(&b, "web:\n  listen: %q\n", v.Listen)
 	return "cameras " + cameras[0].name + " and " + cameras[1].name, os.WriteFile(filepath.Join(dir, "fovea.yaml"), []byte(b.String()), 0o644)
 }
