@@ -88,8 +88,9 @@ var DefaultThresholds = Thresholds{
 	LeastObjects: 8,
 	// One view is a camera; the worst camera is judged by itself.
 	LeastBackgrounds: 1,
-	// Below it an agreement of .5 is a coin's.
-	LeastFrames: 20,
+	// A quarter of the sixty new samples that make a run due is fifteen. Of twelve, a model that agrees on one in five is
+	// called so on half of them once in fifty times.
+	LeastFrames: 12,
 }
 
 // Validate names the first threshold that makes no sense.

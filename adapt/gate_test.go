@@ -72,7 +72,7 @@ func TestEachThreshold(t *testing.T) {
 		{"latency", func(c *Comparison) { c.Latency.Candidate = 90 - e }, func(c *Comparison) { c.Latency.Candidate = 90 + e }, false},
 		{"least_objects", func(c *Comparison) { c.Objects = 8 }, func(c *Comparison) { c.Objects = 7 }, true},
 		{"least_backgrounds", func(c *Comparison) { c.Backgrounds = 1 }, func(c *Comparison) { c.Backgrounds = 0 }, true},
-		{"least_frames", func(c *Comparison) { c.AgreementBase.Pictures = 20 }, func(c *Comparison) { c.AgreementBase.Pictures = 19 }, true},
+		{"least_frames", func(c *Comparison) { c.AgreementBase.Pictures = 12 }, func(c *Comparison) { c.AgreementBase.Pictures = 11 }, true},
 	}
 	held := map[string]bool{}
 	for _, test := range tests {

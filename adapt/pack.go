@@ -436,6 +436,16 @@ func decodeSample(data []byte) (*Picture, error) {
 	return DecodePicture(data)
 }
 
+// heldObjects counts the held-out frames with a mask.
+func (p *Pack) heldObjects() (n int) {
+	for _, s := range p.Samples {
+		if s.Part == Held && s.MaskBytes > 0 {
+			n++
+		}
+	}
+	return n
+}
+
 // Divide gives each of n samples of one camera, in their order, its part: blocks of block samples, of which every
 // fourth is held out; at a border, samples of the training part nearer than gap to a held-out one get "" and are
 // to be left out. times are those of the samples.

@@ -117,6 +117,10 @@ func (in RunInput) run(ctx context.Context, b *model.Backend, s RunSettings, pro
 		return nil, nil, err
 	}
 	plates(2, 2)
+	if n := in.Pack.heldObjects(); n < s.Gate.LeastFrames || len(held) < s.Gate.LeastBackgrounds { // nothing made now could be judged
+		return nil, nil, fmt.Errorf("%w: %d held-out frames with an object and %d held-out backgrounds, want %d and %d",
+			ErrFew, n, len(held), s.Gate.LeastFrames, s.Gate.LeastBackgrounds)
+	}
 
 	candidate := in.Parent
 	switch s.Recipe {

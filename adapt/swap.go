@@ -33,7 +33,7 @@ type EvalSettings struct {
 // the main figure is wider: the bootstrap counts what a composition has of its own three times (Owen 2007, section
 // 4).
 var DefaultEval = EvalSettings{
-	Seed: 1, Swaps: 480, Labelled: 96, Originals: 64, Pairs: 120, Explained: 64, Resamples: 2000, Least: 20, Confidence: .6, Alike: .8,
+	Seed: 1, Swaps: 480, Labelled: 96, Originals: 64, Pairs: 120, Explained: 64, Resamples: 2000, Least: 12, Confidence: .6, Alike: .8,
 }
 
 // EvalSet is the pictures that figures are taken on, fixed once for all models: what is in it depends on the base,
