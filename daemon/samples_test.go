@@ -100,9 +100,12 @@ cameras:
 	}
 	p.wait("samples", func() bool { return list().Samples >= 5 })
 	p.wait("the end of the folder", func() bool { return p.state().camera("door").Phase == "ended" })
-	p.wait("the frame in work", func() bool { return len(p.keeper.offers) == 0 })
-
+	p.wait("the last frame", func() bool { return len(p.keeper.offers) == 0 })
+	if err := p.importSample(t.Context(), store.Sample{}); err == nil { // answered after the frame in work
+		t.Error("a sample without a picture was taken in")
+	}
 	all := list()
+	p.wait("the status", func() bool { return p.state().Health.Storage.Samples == int64(all.Samples) })
 	first := all.Page[0]
 	if first.Camera != "door" || first.Why != "novel" || len(first.Scores) != 3 || first.Model != p.live.Load().net.Digest || first.Backbone != first.Model || first.Width != 96 {
 		t.Errorf("%+v", first)
