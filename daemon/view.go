@@ -30,6 +30,7 @@ type viewed struct {
 	Guesses []guess   `json:"guesses"`
 	Margin  float64   `json:"margin"`
 	Seconds float64   `json:"seconds"` // that the answer took
+	Age     float64   `json:"age"`     // of the frame when the answer was there: seconds since it arrived
 	Quality string    `json:"quality"`
 	Overlay *drawn    `json:"overlay,omitempty"`
 }
@@ -84,7 +85,7 @@ func (d *daemon) view(w http.ResponseWriter, r *http.Request) {
 	}
 	v := viewed{
 		Seq: a.frame.Seq, TS: a.frame.Time, Width: a.frame.Width, Height: a.frame.Height, JPEG: picture,
-		Guesses: a.guesses, Margin: a.margin, Seconds: a.took.Seconds(), Quality: a.frame.Quality.String(),
+		Guesses: a.guesses, Margin: a.margin, Seconds: a.took.Seconds(), Age: a.at.Sub(a.frame.Time).Seconds(), Quality: a.frame.Quality.String(),
 	}
 	if o := a.overlay; o != nil {
 		v.Overlay = &drawn{
