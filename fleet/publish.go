@@ -152,14 +152,24 @@ func (d *Device) RemoveCamera(cam string) error {
 	return nil
 }
 
-// PublishImage publishes a JPEG with the relevance overlay if the device is
-// connected. Where Config.Images is false it is an *Error with NotAllowed.
+// ImageLimit is the most bytes of a published picture.
+const ImageLimit = 512 << 10
+
+const noImages = "pictures are not published: set mqtt.images to true in the device's configuration"
+
+// PublishImage publishes a JPEG with the relevance overlay, of at most
+// ImageLimit bytes, if the device is connected; one that is not out yet gives
+// way to the next. Where Config.Images is false it is an *Error with
+// NotAllowed.
 func (d *Device) PublishImage(cam string, jpeg []byte) error {
 	if err := CheckName(cam); err != nil {
 		return fmt.Errorf("mqtt: camera: %w", err)
 	}
 	if !d.cfg.Images {
-		return &Error{Code: NotAllowed, Reason: "pictures are not published: set mqtt.images to true in the device's configuration"}
+		return &Error{Code: NotAllowed, Reason: noImages}
+	}
+	if len(jpeg) > ImageLimit {
+		return fmt.Errorf("mqtt: a picture of camera %s has %d bytes, at most %d are published", cam, len(jpeg), ImageLimit)
 	}
 	if d.Status().Connected {
 		d.out.pass(outgoing{topic: d.topics.CameraImage(cam), payload: jpeg}, 0, false)
