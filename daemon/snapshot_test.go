@@ -15,11 +15,12 @@ import (
 	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // The command snapshot publishes the newest picture under its relevance, where the configuration allows it, and only then.
 func TestSnapshot(t *testing.T) {
-	m := startMosquitto(t, "allow_anonymous true")
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
 	folder := pictures(t)
 	config := fmt.Sprintf(`
 device: {id: line-3}
@@ -29,12 +30,12 @@ cameras:
   - {id: yard, source: %q, fps: 5, loop: true, grabber: GRAB}
   - {id: gone, source: /nowhere/clip.mp4, grabber: GRAB}
 mqtt: {url: %q, allow: [snapshot, reload], images: IMAGES}
-`, tinyModel(t), folder, m.url())
+`, tinyModel(t), folder, m.URL())
 	with := func(images string) string { return strings.ReplaceAll(config, "IMAGES", images) }
 	p := start(t, with("true"))
 	p.wait("an answer", func() bool { return p.state().camera("yard").Classified > 0 }) // the first is explained
 	p.wait("the broker", func() bool { return p.state().Broker.Connected })
-	o, end, err := (&fleetVerb{Broker: m.url()}).connected(t.Context())
+	o, end, err := (&fleetVerb{Broker: m.URL()}).connected(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ mqtt: {url: %q, allow: [snapshot, reload], images: IMAGES}
 		return state
 	}
 	topics := fleet.Topics{Root: "fovea", Device: "line-3"}
-	sub := listen(t, "-h", "127.0.0.1", "-p", m.port)
+	sub := listen(t, "-h", "127.0.0.1", "-p", m.Port)
 	p.wait("the subscription", func() bool {
 		return sub.of(topics.Availability()) == fleet.Online && sub.of(topics.Verb("snapshot")) != ""
 	})
@@ -74,7 +75,7 @@ mqtt: {url: %q, allow: [snapshot, reload], images: IMAGES}
 			t.Errorf("picture %d went out as it is", n)
 		}
 	}
-	late := listen(t, "-h", "127.0.0.1", "-p", m.port)
+	late := listen(t, "-h", "127.0.0.1", "-p", m.Port)
 	p.wait("what is retained", func() bool { return late.of(topics.Verb("snapshot")) != "" })
 	if late.of(topics.CameraImage("yard")) != "" {
 		t.Error("the picture is retained")

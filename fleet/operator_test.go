@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 func startOperator(t *testing.T, cfg Config) *Operator {
@@ -36,9 +38,8 @@ func (o *Operator) seen(device string) Seen {
 // TestOperatorAndSimulatedFleet: a table of devices, a command to each with its
 // answer, their endings, and one forgotten.
 func TestOperatorAndSimulatedFleet(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Broker: m.URL()}
 	o := startOperator(t, cfg)
 
 	endings := map[string]Ending{"good": EndPromoted, "same": EndRejected, "bad": EndRolledBack, "broken": EndFailed, "slow": EndPromoted}
@@ -146,9 +147,8 @@ func TestOperatorAndSimulatedFleet(t *testing.T) {
 // TestOperatorSeesAllRetained: more retained messages than a broker queues for
 // one client.
 func TestOperatorSeesAllRetained(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Broker: m.URL()}
 	w := observe(t, cfg)
 	const n = 2000
 	var last func(time.Duration) error
