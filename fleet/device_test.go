@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -591,6 +592,31 @@ func TestHugeMessagesAreCut(t *testing.T) {
 		t.Errorf("a CONNACK of 256 MB: %v", err)
 	}
 	client.Close()
+}
+
+// TestHealthOfTwoAtOnce: what is to be sent is what the next Health is compared
+// with; else an older one would stand until the next minute.
+func TestHealthOfTwoAtOnce(t *testing.T) {
+	d := newDevice(t, Config{Device: "gate-1", Broker: "mqtt://h"})
+	wrong := 0
+	const rounds = 3000
+	for range rounds {
+		var g sync.WaitGroup
+		for _, word := range []string{HealthOK, HealthDegraded} {
+			g.Go(func() { d.SetHealth(Health{Health: word}) })
+		}
+		g.Wait()
+		var h Health
+		if err := json.Unmarshal(d.out.slots[d.topics.Status()].payload, &h); err != nil {
+			t.Fatal(err)
+		}
+		if changeKey(h) != d.lastKey {
+			wrong++
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("in %d of %d rounds the older one is sent and the newer one held for a change already told", wrong, rounds)
+	}
 }
 
 func TestStatusOnChangeAndEveryMinute(t *testing.T) {

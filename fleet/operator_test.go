@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
@@ -163,6 +166,52 @@ func TestOperatorSeesAllRetained(t *testing.T) {
 	}
 	o := startOperator(t, cfg)
 	eventually(t, "all devices are seen", func() bool { return len(o.Devices()) == n })
+}
+
+// TestOperatorWaitsForRetained: with a broker that is slow to send what it
+// retains, the operator counts as connected once it has come.
+func TestOperatorWaitsForRetained(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	o := startOperator(t, Config{Broker: "mqtt://" + l.Addr().String()})
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	next := func() packets.ControlPacket {
+		t.Helper()
+		p, err := packets.ReadPacket(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	grant := func() {
+		t.Helper()
+		asked, ok := next().(*packets.SubscribePacket)
+		if !ok {
+			t.Fatal("no SUBSCRIBE came")
+		}
+		answer := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
+		answer.MessageID, answer.ReturnCodes = asked.MessageID, make([]byte, len(asked.Topics))
+		answer.Write(conn)
+	}
+	next() // CONNECT
+	conn.Write([]byte{0x20, 2, 0, 0})
+	grant()
+	time.Sleep(300 * time.Millisecond)
+	if ok, _, _, _ := o.Connected(); ok {
+		t.Error("connected before anything was told")
+	}
+	retained := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+	retained.Retain, retained.TopicName, retained.Payload = true, "fovea/gate-1/availability", []byte(Online)
+	retained.Write(conn)
+	grant()
+	eventually(t, "connected, and told", func() bool { ok, _, _, _ := o.Connected(); return ok && o.seen("gate-1").Online })
 }
 
 func TestOperatorSurvivesHostileDevices(t *testing.T) {

@@ -27,12 +27,12 @@ func (d *Device) SetHealth(h Health) error {
 	h = d.complete(h)
 	key := changeKey(h)
 	d.mu.Lock()
+	defer d.mu.Unlock() // lastKey is that of what is to be sent: were it newer, it would keep the newer back
 	every := statusEvery
 	if key != d.lastKey {
 		every = changeEvery
 	}
 	d.lastKey = key
-	d.mu.Unlock()
 	return d.set(d.topics.Status(), 1, h, every)
 }
 
@@ -128,9 +128,9 @@ func (d *Device) SetCameraState(cam string, s CameraState) error {
 	s.TS = stamp(s.TS)
 	dropNonFinite(reflect.ValueOf(&s).Elem())
 	d.mu.Lock()
+	defer d.mu.Unlock() // as in SetHealth
 	last, known := d.lastCamera[cam]
 	d.lastCamera[cam] = s
-	d.mu.Unlock()
 	every := d.cfg.StateEvery
 	if !known || last.Label != s.Label {
 		every = 0
