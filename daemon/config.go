@@ -159,7 +159,8 @@ type MQTTConfig struct {
 	// How Home Assistant is told of this device: device (2024.12 and later), component (older), off.
 	Discovery string `yaml:"discovery,omitempty" jsonschema:"enum=device,enum=component,enum=off"`
 
-	// Whether pictures may leave through the broker at all.
+	// Whether pictures may leave through the broker at all. If so, and if allow has snapshot, that command publishes
+	// the newest picture of a camera.
 	Images bool `yaml:"images,omitempty"`
 
 	// The commands that are taken from the broker. Default: health, adapt, cancel, rollback.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 	"github.com/seed-a98b2d25/fovea/store"
 )
 
@@ -29,6 +29,32 @@ type killed struct {
 	mqttPort string
 	command  *exec.Cmd
 	log      *syncBuffer
+}
+
+// newKilled makes a daemon of the small world, with samples of two cameras, that is not running.
+func newKilled(t *testing.T, more string) *killed {
+	t.Helper()
+	dir := t.TempDir()
+	k := &killed{t: t, config: filepath.Join(dir, "fovea.yaml"), state: filepath.Join(dir, "state"), web: "127.0.0.1:" + realparts.FreePort(t), log: &syncBuffer{}}
+	text := fmt.Sprintf("state_dir: %q\nmodel: {dir: %q, backend: go}\nweb: {listen: %q}\n%s", k.state, toyModel(t), k.web, more)
+	if err := os.WriteFile(k.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.start()
+	t.Cleanup(func() { _ = k.command.Process.Kill(); _ = k.command.Wait() })
+	k.wait("the first start", func() bool { return k.status() != nil })
+	digest := k.status().Model.SHA256
+	_ = k.command.Process.Signal(syscall.SIGTERM)
+	_ = k.command.Wait()
+	s, err := store.Open(t.Context(), k.state, store.Options{Samples: store.Limits{Bytes: 64e6}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keepToySamples(t, s.Samples, digest)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 func (k *killed) start() {
@@ -108,37 +134,9 @@ func TestCycleKilled(t *testing.T) {
 	if os.Getenv("FOVEA_SOAK") != "" {
 		rounds = 50
 	}
-	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
-	dir := t.TempDir()
-	k := &killed{t: t, config: filepath.Join(dir, "fovea.yaml"), state: filepath.Join(dir, "state"), web: free(), log: &syncBuffer{}}
-	mqtt := free()
-	_, k.mqttPort, _ = net.SplitHostPort(mqtt)
-	text := fmt.Sprintf("state_dir: %q\nmodel: {dir: %q, backend: go}\nweb: {listen: %q}\nmqtt: {listen: %q}\ndevice: {id: killed}\n%s",
-		k.state, toyModel(t), k.web, mqtt, strings.Replace(quiet, "auto: false", "auto: false, approval: manual", 1))
-	if err := os.WriteFile(k.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k.start()
-	t.Cleanup(func() { _ = k.command.Process.Kill(); _ = k.command.Wait() })
-	k.wait("the first start", func() bool { return k.status() != nil })
-	digest := k.status().Model.SHA256
-	_ = k.command.Process.Signal(syscall.SIGTERM)
-	_ = k.command.Wait()
-	s, err := store.Open(t.Context(), k.state, store.Options{Samples: store.Limits{Bytes: 64e6}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	keepToySamples(t, s.Samples, digest)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	port := realparts.FreePort(t)
+	k := newKilled(t, fmt.Sprintf("mqtt: {listen: \"127.0.0.1:%s\"}\ndevice: {id: killed}\n", port)+strings.Replace(quiet, "auto: false", "auto: false, approval: manual", 1))
+	k.mqttPort = port
 
 	r := rand.New(rand.NewPCG(9, 9))
 	answers := map[string]int{}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/seed-a98b2d25/fovea/capture"
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // dashboard is what we look at of a Grafana dashboard.
@@ -233,7 +234,8 @@ func TestPrometheusScrapes(t *testing.T) {
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		t.Skip("prometheus is not installed: apt-get install prometheus")
 	}
-	certificate, key := ownCertificate(t, time.Now().Add(time.Hour))
+	ca := realparts.NewAuthority(t)
+	certificate, key := ca.Issue("127.0.0.1", time.Now().Add(time.Hour))
 	far := start(t, fmt.Sprintf("device: {id: far}\nweb: {listen: \"0.0.0.0:0\", tls_cert: %q, tls_key: %q}", certificate, key))
 	near := start(t, fmt.Sprintf("device: {id: near}\nmodel: {dir: %q, backend: go}\ncameras:\n  - {id: door, source: %q, fps: 8, loop: true, grabber: GRAB}\n", tinyModel(t), pictures(t)))
 	near.wait("an answer", func() bool { return near.state().camera("door").Classified > 0 })
@@ -250,7 +252,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := prometheusConfig(t, filepath.Join(far.dir, "state", tokenFile), certificate, strings.TrimPrefix(near.page(), "http://"))
+	config := prometheusConfig(t, filepath.Join(far.dir, "state", tokenFile), ca.File, strings.TrimPrefix(near.page(), "http://"))
 	dir := filepath.Dir(config)
 	if err := os.Mkdir(filepath.Join(dir, "devices"), 0o700); err != nil {
 		t.Fatal(err)
@@ -259,7 +261,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "devices", "hall-2.json"), []byte(target), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := "127.0.0.1:" + freePort(t)
+	address := "127.0.0.1:" + realparts.FreePort(t)
 	var log bytes.Buffer
 	prometheus := exec.Command("prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address)
 	prometheus.Stdout, prometheus.Stderr = &log, &log

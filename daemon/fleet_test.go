@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // verb runs a command line.
@@ -23,9 +24,9 @@ func verb(ctx context.Context, args ...string) (code int, out, errs string) {
 
 // The operator's tool, all verbs, on eight simulated devices and a real broker.
 func TestFleetVerbs(t *testing.T) {
-	m := startMosquitto(t, "allow_anonymous true")
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
 	file := filepath.Join(t.TempDir(), "fleet.yaml")
-	if err := os.WriteFile(file, []byte("url: "+m.url()+"\nusername: operator\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("url: "+m.URL()+"\nusername: operator\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	do := func(want int, args ...string) (out, errs string) {
@@ -48,7 +49,7 @@ func TestFleetVerbs(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	simulated := make(chan int, 1)
 	go func() {
-		code, _, _ := verb(ctx, "fleet", "simulate", "--broker", m.url(), "-n", "8", "--failing", "1", "--adapt", "200ms", "--probation", "200ms", "--label", "model=vit-s")
+		code, _, _ := verb(ctx, "fleet", "simulate", "--broker", m.URL(), "-n", "8", "--failing", "1", "--adapt", "200ms", "--probation", "200ms", "--label", "model=vit-s")
 		simulated <- code
 	}()
 	end := func() int { stop(); return <-simulated }

@@ -36,6 +36,9 @@ func (d *daemon) offer(device *fleet.Device) error {
 			}
 			return nil, nil
 		}},
+		{Verb: fleet.VerbSnapshot, Args: fleet.SnapshotArgs{}, Repeatable: true, Handler: func(_ context.Context, c fleet.Command, _ func(float64)) (any, error) {
+			return nil, d.snapshot(device, c.Args.(fleet.SnapshotArgs).Camera)
+		}},
 		{Verb: fleet.VerbAuto, Args: fleet.AutoArgs{}, Repeatable: true, Handler: func(_ context.Context, c fleet.Command, _ func(float64)) (any, error) {
 			return nil, d.setAuto(*c.Args.(fleet.AutoArgs).On, fleet.SourceRemote)
 		}},

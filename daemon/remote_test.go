@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // The operator's tool on a real daemon: it is in the table, answers, takes what its configuration allows, and
 // Home Assistant is told of it and of a camera that a reload brings.
 func TestDaemonInAFleet(t *testing.T) {
-	m := startMosquitto(t, "allow_anonymous true")
-	base := fmt.Sprintf("device: {id: line-3, labels: {site: hall-2, model: vit-s}}\nmqtt: {url: %q, allow: [health, reload]}\n", m.url())
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	base := fmt.Sprintf("device: {id: line-3, labels: {site: hall-2, model: vit-s}}\nmqtt: {url: %q, allow: [health, reload]}\n", m.URL())
 	p := start(t, base)
 	do := func(want int, args ...string) string {
 		t.Helper()
-		code, out, errs := verb(t.Context(), append([]string{"fleet", "--broker", m.url()}, args...)...)
+		code, out, errs := verb(t.Context(), append([]string{"fleet", "--broker", m.URL()}, args...)...)
 		if code != want {
 			t.Fatalf("fovea fleet %v: %d, want %d\n%s%s", args, code, want, out, errs)
 		}
@@ -37,7 +38,7 @@ func TestDaemonInAFleet(t *testing.T) {
 		t.Errorf("adapt: %s", out)
 	}
 
-	o, end, err := (&fleetVerb{Broker: m.url()}).connected(t.Context())
+	o, end, err := (&fleetVerb{Broker: m.URL()}).connected(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func TestDaemonInAFleet(t *testing.T) {
 		t.Errorf("rollback: %+v", s)
 	}
 
-	sub := listen(t, "-h", "127.0.0.1", "-p", m.port)
+	sub := listen(t, "-h", "127.0.0.1", "-p", m.Port)
 	topic := "homeassistant/device/line-3/config"
 	p.wait("its description", func() bool { return strings.Contains(sub.of(topic), `"cmps"`) })
 	if text := sub.of(topic); strings.Contains(text, "camera-") || strings.Contains(text, `"platform":"button"`) {
@@ -79,32 +80,32 @@ func TestDaemonInAFleet(t *testing.T) {
 // with what to do.
 func TestBrokerProblems(t *testing.T) {
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
-	cert, key := ownCertificate(t, later)
-	strange, _ := ownCertificate(t, later)
-	oldCert, oldKey := ownCertificate(t, past)
-	secure := startMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s", cert, key))
-	old := startMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s", oldCert, oldKey))
-	asking := startMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s\ncafile %s\nrequire_certificate true", cert, key, oldCert))
-	denied := startMosquitto(t, "allow_anonymous false")
-	tls := func(m *mosquitto, ca string) string {
-		return fmt.Sprintf("url: \"mqtts://%s\", ca_file: %q", m.addr(), ca)
+	ca, strange := realparts.NewAuthority(t), realparts.NewAuthority(t)
+	cert, key := ca.Issue("127.0.0.1", later)
+	oldCert, oldKey := ca.Issue("127.0.0.1", past)
+	secure := realparts.StartMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s", cert, key))
+	old := realparts.StartMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s", oldCert, oldKey))
+	asking := realparts.StartMosquitto(t, fmt.Sprintf("allow_anonymous true\ncertfile %s\nkeyfile %s\ncafile %s\nrequire_certificate true", cert, key, ca.File))
+	denied := realparts.StartMosquitto(t, "allow_anonymous false")
+	tls := func(m *realparts.Mosquitto, caFile string) string {
+		return fmt.Sprintf("url: \"mqtts://%s\", ca_file: %q", m.Addr(), caFile)
 	}
 
 	for _, c := range []struct {
 		name, config, reason, hint string
 	}{
 		{"nothing there", "url: \"mqtt://127.0.0.1:1\"", "nothing listens at mqtt://127.0.0.1:1", "check the port"},
-		{"CONNACK 1", "url: \"" + refusing(t, 1) + "\"", "(CONNACK 1)", "MQTT 3.1.1"},
-		{"CONNACK 2", "url: \"" + refusing(t, 2) + "\"", "(CONNACK 2)", "allow this id on the broker"},
-		{"CONNACK 3", "url: \"" + refusing(t, 3) + "\"", "(CONNACK 3)", "look at the broker's log"},
-		{"CONNACK 4", "url: \"" + refusing(t, 4) + "\"", "(CONNACK 4)", "check "},
-		{"CONNACK 5, by Mosquitto", "url: \"" + denied.url() + "\"", "(CONNACK 5)", "check "},
-		{"wrong CA", tls(secure, strange), "an authority that this device does not know", "set ca_file"},
+		{"CONNACK 1", "url: \"" + realparts.StartRefusing(t, 1, false) + "\"", "(CONNACK 1)", "MQTT 3.1.1"},
+		{"CONNACK 2", "url: \"" + realparts.StartRefusing(t, 2, false) + "\"", "(CONNACK 2)", "allow this id on the broker"},
+		{"CONNACK 3", "url: \"" + realparts.StartRefusing(t, 3, false) + "\"", "(CONNACK 3)", "look at the broker's log"},
+		{"CONNACK 4", "url: \"" + realparts.StartRefusing(t, 4, false) + "\"", "(CONNACK 4)", "check "},
+		{"CONNACK 5, by Mosquitto", "url: \"" + denied.URL() + "\"", "(CONNACK 5)", "check "},
+		{"wrong CA", tls(secure, strange.File), "an authority that this device does not know", "set ca_file"},
 		{"no CA file", tls(secure, "/nowhere.pem"), "/nowhere.pem", "check that the file exists"},
-		{"expired certificate of the broker", tls(old, oldCert), "the broker's certificate is valid from", "renew the certificate on the broker"},
-		{"no certificate of ours", tls(asking, cert), "", "set cert_file and key_file"},
-		{"expired certificate of ours", tls(asking, cert) + fmt.Sprintf(", cert_file: %q, key_file: %q", oldCert, oldKey), "", "renew the client certificate"},
-		{"TLS port without TLS", fmt.Sprintf("url: %q", secure.url()), "", "write mqtts://"},
+		{"expired certificate of the broker", tls(old, ca.File), "the broker's certificate is valid from", "renew the certificate on the broker"},
+		{"no certificate of ours", tls(asking, ca.File), "", "set cert_file and key_file"},
+		{"expired certificate of ours", tls(asking, ca.File) + fmt.Sprintf(", cert_file: %q, key_file: %q", oldCert, oldKey), "", "renew the client certificate"},
+		{"TLS port without TLS", fmt.Sprintf("url: %q", secure.URL()), "", "write mqtts://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -130,8 +131,8 @@ func TestBrokerProblems(t *testing.T) {
 
 // Two daemons that were given one id take the connection from each other: both slow down, and it is told.
 func TestTwoDaemonsWithOneID(t *testing.T) {
-	m := startMosquitto(t, "allow_anonymous true")
-	config := fmt.Sprintf("device: {id: line-3}\nmqtt: {url: %q}\n", m.url())
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	config := fmt.Sprintf("device: {id: line-3}\nmqtt: {url: %q}\n", m.URL())
 	pair := []*program{start(t, config), start(t, config)}
 	var alarmed *program
 	pair[0].wait("the alarm", func() bool {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -285,7 +286,7 @@ func (p *program) brokerFlags() []string {
 // listen reads all topics of a broker, by mosquitto_sub with these flags.
 func listen(t *testing.T, broker ...string) *subscription {
 	t.Helper()
-	command := exec.Command("mosquitto_sub", append(broker, "-t", "#", "-F", "%t %p")...)
+	command := exec.Command("mosquitto_sub", append(broker, "-t", "#", "-F", "%t %x")...) // pictures are no lines
 	out, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -297,12 +298,16 @@ func listen(t *testing.T, broker ...string) *subscription {
 	s := &subscription{newest: map[string]string{}, every: map[string]string{}}
 	go func() {
 		lines := bufio.NewScanner(out)
-		lines.Buffer(nil, 1<<20)
+		lines.Buffer(nil, 2<<20)
 		for lines.Scan() {
-			topic, payload, _ := strings.Cut(lines.Text(), " ")
+			topic, digits, _ := strings.Cut(lines.Text(), " ")
+			payload, err := hex.DecodeString(digits)
+			if err != nil {
+				continue // the test has ended within this line
+			}
 			s.mu.Lock()
-			s.newest[topic] = payload
-			s.every[topic] += payload + "\n"
+			s.newest[topic] = string(payload)
+			s.every[topic] += string(payload) + "\n"
 			s.mu.Unlock()
 		}
 	}()

@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // TestChildDaemon is "fovea run" in a process of its own, for the tests that look at it from outside.
@@ -171,7 +173,7 @@ func TestNothingListensBeyondLoopback(t *testing.T) {
 		t.Errorf("it listens on %v", addresses)
 	}
 
-	cert, key := ownCertificate(t, time.Now().Add(time.Hour))
+	cert, key := realparts.NewAuthority(t).Issue("127.0.0.1", time.Now().Add(time.Hour))
 	served := startChildDaemon(t, common+fmt.Sprintf("web: {listen: \"0.0.0.0:0\", tls_cert: %q, tls_key: %q}\n", cert, key))
 	var beyond int
 	for _, a := range listening(t, served.Process.Pid) {

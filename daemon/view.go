@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"image"
 	"image/jpeg"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/adapt"
 )
 
 // viewWait is how long a request for the next picture waits for it.
@@ -158,16 +159,15 @@ const jpegQuality = 80
 // encoded is the frame as a JPEG; the caller must not write to it.
 func (a *answer) encoded() ([]byte, error) {
 	a.jpeg.once.Do(func() {
-		f := a.frame
-		picture := image.NewRGBA(image.Rect(0, 0, f.Width, f.Height))
-		for i, j := 0, 0; i+2 < len(f.RGB); i, j = i+3, j+4 {
-			picture.Pix[j], picture.Pix[j+1], picture.Pix[j+2], picture.Pix[j+3] = f.RGB[i], f.RGB[i+1], f.RGB[i+2], 255
-		}
 		var out bytes.Buffer
-		a.jpeg.err = jpeg.Encode(&out, picture, &jpeg.Options{Quality: jpegQuality})
+		a.jpeg.err = jpeg.Encode(&out, rgba(a.picture()), &jpeg.Options{Quality: jpegQuality})
 		a.jpeg.picture = out.Bytes()
 	})
 	return a.jpeg.picture, a.jpeg.err
+}
+
+func (a *answer) picture() *adapt.Picture {
+	return &adapt.Picture{Width: a.frame.Width, Height: a.frame.Height, RGB: a.frame.RGB}
 }
 
 // events streams the status once a second, with the points of the charts that have come since (server-sent

@@ -16,7 +16,7 @@ const (
 	VerbPromote  Verb = "promote"  // approve the candidate that waits
 	VerbRollback Verb = "rollback" // go back to the parent
 	VerbAuto     Verb = "auto"     // automatic adaptation on or off
-	VerbSnapshot Verb = "snapshot" // publish one picture
+	VerbSnapshot Verb = "snapshot" // publish the newest picture
 	VerbHealth   Verb = "health"   // answer with Health
 	VerbReload   Verb = "reload"   // read the configuration again
 )

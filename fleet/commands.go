@@ -109,12 +109,21 @@ func (c *commands) offer(spec VerbSpec) error {
 	return nil
 }
 
-func (c *commands) allowed(v Verb) bool { return slices.Contains(c.dev.cfg.Allow, v) }
+// refused says why a verb is not taken from remote; "" is that it is.
+func (c *commands) refused(v Verb) string {
+	switch cfg := c.dev.cfg; {
+	case !slices.Contains(cfg.Allow, v):
+		return "this device's configuration (mqtt.allow) does not take the verb from remote"
+	case v == VerbSnapshot && !cfg.Images:
+		return noImages
+	}
+	return ""
+}
 
 // offers says whether a verb is there and taken from remote.
 func (c *commands) offers(v Verb) bool {
 	_, ok := c.specs[v]
-	return ok && c.allowed(v)
+	return ok && c.refused(v) == ""
 }
 
 // announce publishes what each verb takes, and nothing for those not offered.
@@ -319,8 +328,8 @@ func (c *commands) check(r request, a arrival) (Command, error) {
 		return Command{}, &Error{Code: NotAllowed, Reason: fmt.Sprintf("only %v may be sent to the whole fleet: send it to each device", fleetWideVerbs)}
 	case !offered:
 		return Command{}, &Error{Code: Unsupported, Reason: fmt.Sprintf("this device does not know the verb: it knows %v", c.offered())}
-	case !c.allowed(r.verb):
-		return Command{}, &Error{Code: NotAllowed, Reason: "this device's configuration (mqtt.allow) does not take the verb from remote"}
+	case c.refused(r.verb) != "":
+		return Command{}, &Error{Code: NotAllowed, Reason: c.refused(r.verb)}
 	}
 	envelope, args, err := decodeCommand(a.payload, spec.Args)
 	if err != nil {

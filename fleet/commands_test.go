@@ -92,7 +92,7 @@ func newDesk(t *testing.T, cfg Config, memory CommandLog, queue Queue) *desk {
 	t.Helper()
 	cfg.Device, cfg.Broker = "gate-1", "mqtt://127.0.0.1"
 	if cfg.Allow == nil {
-		cfg.Allow = []Verb{VerbHealth, VerbAdapt, VerbCancel, VerbAuto}
+		cfg.Allow = []Verb{VerbHealth, VerbAdapt, VerbCancel, VerbAuto, VerbSnapshot}
 	}
 	d, err := New(cfg, queue, memory, quiet)
 	if err != nil {
@@ -138,6 +138,10 @@ func newDesk(t *testing.T, cfg Config, memory CommandLog, queue Queue) *desk {
 			panic("auto without on")
 		}
 		return nil, nil
+	}})
+	offer(VerbSpec{Verb: VerbSnapshot, Args: SnapshotArgs{}, Repeatable: true, Handler: func(_ context.Context, cmd Command, _ func(float64)) (any, error) {
+		count(cmd)
+		return nil, d.PublishImage("yard", []byte{0xff, 0xd8})
 	}})
 	offer(VerbSpec{Verb: VerbReload, Handler: func(context.Context, Command, func(float64)) (any, error) { return nil, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -252,6 +256,7 @@ func TestRefusedCommands(t *testing.T) {
 		{name: "unknown verb", topic: "fovea/gate-1/cmd/fly/x", want: Unsupported},
 		{name: "not offered", topic: "fovea/gate-1/cmd/promote/x", want: Unsupported},
 		{name: "not allowed", topic: "fovea/gate-1/cmd/reload/x", want: NotAllowed},
+		{name: "pictures are off", topic: "fovea/gate-1/cmd/snapshot/x", want: NotAllowed},
 		{name: "adapt to all", topic: "fovea/all/cmd/adapt/x", want: NotAllowed},
 		{name: "bad id", topic: "fovea/gate-1/cmd/adapt/a b", want: Invalid, field: "id"},
 		{name: "reserved id", topic: "fovea/gate-1/cmd/adapt/state", want: Invalid, field: "id"},
@@ -281,6 +286,20 @@ func TestRefusedCommands(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestSnapshot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newDesk(t, Config{Images: true}, NewCommandLog(), NewQueue(100))
+		defer k.close()
+		k.say(func(s *Status) { s.Connected = true })
+		if s := k.ask(t, VerbSnapshot, "x", `{"camera":"yard"}`); s.State != PhaseSuccessful || len(k.broker.got[k.topics.CameraImage("yard")]) != 1 {
+			t.Errorf("%+v", s)
+		}
+		if err := k.PublishImage("yard", make([]byte, ImageLimit+1)); err == nil {
+			t.Error("a picture of any size is published")
+		}
+	})
 }
 
 func TestPresses(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // TestDeployedMosquitto runs Mosquitto with the configuration and the rights of
@@ -20,9 +22,9 @@ func TestDeployedMosquitto(t *testing.T) {
 	if !strings.Contains(string(text), deviceACL) {
 		t.Error("deploy/mosquitto/acl has other rights for devices than docs/mqtt.md")
 	}
-	ca := newCertificates(t)
+	ca := realparts.NewAuthority(t)
 	later := time.Now().Add(time.Hour)
-	cert, key := ca.issue(t, "127.0.0.1", later)
+	cert, key := ca.Issue("127.0.0.1", later)
 	conf, err := os.ReadFile("../deploy/mosquitto/mosquitto.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -34,18 +36,17 @@ func TestDeployedMosquitto(t *testing.T) {
 	lines := string(conf)
 	for old, now := range map[string]string{
 		"listener 8883\n":             "", // the test's own stands before it
-		"/etc/mosquitto/fovea/ca.pem": ca.file, "/etc/mosquitto/fovea/broker.pem": cert, "/etc/mosquitto/fovea/broker.key": key, "/etc/mosquitto/fovea/acl": acl,
+		"/etc/mosquitto/fovea/ca.pem": ca.File, "/etc/mosquitto/fovea/broker.pem": cert, "/etc/mosquitto/fovea/broker.key": key, "/etc/mosquitto/fovea/acl": acl,
 	} {
 		if !strings.Contains(lines, old) {
 			t.Fatalf("mosquitto.conf does not say %q any more", old)
 		}
 		lines = strings.ReplaceAll(lines, old, now)
 	}
-	m := newMosquitto(t, lines)
-	m.start()
+	m := realparts.StartMosquitto(t, lines)
 	as := func(user string) Config {
-		cert, key := ca.issue(t, user, later)
-		return Config{Device: "line-3", Broker: "mqtts://" + m.addr(), CAFile: ca.file, CertFile: cert, KeyFile: key}
+		cert, key := ca.Issue(user, later)
+		return Config{Device: "line-3", Broker: "mqtts://" + m.Addr(), CAFile: ca.File, CertFile: cert, KeyFile: key}
 	}
 
 	cfg := as("line-3")
@@ -96,7 +97,7 @@ func TestDeployedMosquitto(t *testing.T) {
 	stranger.mu.Unlock()
 
 	// Who has no certificate is nobody.
-	nobody := newDevice(t, Config{Device: "line-5", Broker: "mqtts://" + m.addr(), CAFile: ca.file})
+	nobody := newDevice(t, Config{Device: "line-5", Broker: "mqtts://" + m.Addr(), CAFile: ca.File})
 	run(t, nobody)
 	problem(t, nobody, TLSClient)
 

@@ -12,11 +12,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
 	"go.uber.org/goleak"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 var update = flag.Bool("update", false, "write the files that are made from the code")
@@ -27,9 +30,8 @@ func TestMain(m *testing.M) {
 }
 
 func TestPresence(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	o := observe(t, cfg, "fovea/#")
 	d := newDevice(t, cfg)
 	stop := run(t, d)
@@ -98,15 +100,14 @@ func TestPresence(t *testing.T) {
 }
 
 func TestLastWill(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	o := observe(t, cfg, "fovea/#")
 	full, err := cfg.withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := net.Dial("tcp", m.addr())
+	conn, err := net.Dial("tcp", m.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,9 +134,8 @@ func TestBrokerAwayAndBackEmpty(t *testing.T) {
 	if os.Getenv("FOVEA_SOAK") != "" {
 		away = 10 * time.Minute
 	}
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	queue := NewQueue(500)
 	d, err := New(cfg, queue, NewCommandLog(), quiet)
 	if err != nil {
@@ -145,7 +145,7 @@ func TestBrokerAwayAndBackEmpty(t *testing.T) {
 	eventually(t, "connected", func() bool { return d.Status().Connected })
 	d.SetModel(ModelCard{Version: -1})
 
-	m.stop()
+	m.Stop()
 	began := time.Now()
 	eventually(t, "the loss is noticed", func() bool { return !d.Status().Connected })
 	// Published all the while: 50 events a second and ten times as many states.
@@ -178,7 +178,7 @@ func TestBrokerAwayAndBackEmpty(t *testing.T) {
 		t.Fatalf("queue %d, dropped %d; want 500, %d", s.Queue, s.Dropped, lost)
 	}
 
-	m.start()
+	m.Start()
 	back := time.Now()
 	o := observe(t, cfg, "fovea/#")
 	newest := int64(10*emitted + 9)
@@ -215,38 +215,11 @@ func heapInUse() uint64 {
 	return m.HeapInuse + m.StackInuse
 }
 
-// fakeBroker answers every CONNECT with this return code, or, with silent,
-// closes without an answer.
-func fakeBroker(t *testing.T, code byte, silent bool) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			packets.ReadPacket(conn)
-			if !silent {
-				conn.Write([]byte{0x20, 2, 0, code})
-			}
-			conn.Close()
-		}
-	}()
-	t.Cleanup(func() { l.Close(); <-done })
-	return "mqtt://" + l.Addr().String()
-}
-
 func TestRefusals(t *testing.T) {
 	for code, want := range map[byte]Problem{1: RefusedProtocol, 2: RefusedClientID, 3: RefusedUnavailable, 4: RefusedCredentials, 5: RefusedAuthority, 77: NoAnswer} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			t.Parallel()
-			d := newDevice(t, Config{Device: "gate-1", Broker: fakeBroker(t, code, false)})
+			d := newDevice(t, Config{Device: "gate-1", Broker: realparts.StartRefusing(t, code, false)})
 			run(t, d)
 			if code == 77 { // the library takes it for a connection that is lost at once
 				eventually(t, "not connected, with a reason", func() bool { s := d.Status(); return !s.Connected && s.Reason != "" })
@@ -260,7 +233,7 @@ func TestRefusals(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
-		d := newDevice(t, Config{Device: "gate-1", Broker: fakeBroker(t, 0, true)})
+		d := newDevice(t, Config{Device: "gate-1", Broker: realparts.StartRefusing(t, 0, true)})
 		run(t, d)
 		problem(t, d, NoAnswer)
 	})
@@ -360,11 +333,10 @@ func TestPasswords(t *testing.T) {
 	}
 	passwords := file("passwords", hashedPassword(t))
 	acl := file("acl", "user gate\ntopic readwrite fovea/gate-1/#\n")
-	m := newMosquitto(t, "password_file "+passwords+"\nacl_file "+acl)
-	m.start()
+	m := realparts.StartMosquitto(t, "password_file "+passwords+"\nacl_file "+acl)
 
 	secret := file("secret", "wrong\n")
-	d := newDevice(t, Config{Device: "gate-1", Broker: m.url(), UsernameFile: file("user", "gate\n"), PasswordFile: secret})
+	d := newDevice(t, Config{Device: "gate-1", Broker: m.URL(), UsernameFile: file("user", "gate\n"), PasswordFile: secret})
 	run(t, d)
 	s := problem(t, d, RefusedAuthority) // what Mosquitto 2 says of a wrong password
 	if !strings.Contains(s.Hint, secret) {
@@ -373,7 +345,7 @@ func TestPasswords(t *testing.T) {
 	file("secret", "secret-1\n") // a corrected file is taken without a restart
 	eventually(t, "connected", func() bool { return d.Status().Connected })
 
-	missing := newDevice(t, Config{Device: "gate-1", Broker: m.url(), UsernameFile: secret, PasswordFile: filepath.Join(dir, "absent")})
+	missing := newDevice(t, Config{Device: "gate-1", Broker: m.URL(), UsernameFile: secret, PasswordFile: filepath.Join(dir, "absent")})
 	run(t, missing)
 	if s := problem(t, missing, BadCredentialFiles); !strings.Contains(s.Reason, "absent") {
 		t.Errorf("the reason does not name the file: %s", s.Reason)
@@ -399,17 +371,16 @@ func hashedPassword(t *testing.T) string {
 }
 
 func TestTLS(t *testing.T) {
-	ca, other := newCertificates(t), newCertificates(t)
+	ca, other := realparts.NewAuthority(t), realparts.NewAuthority(t)
 	later, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
 	start := func(t *testing.T, name string, until time.Time) string {
-		cert, key := ca.issue(t, name, until)
-		m := newMosquitto(t, fmt.Sprintf("cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\nallow_anonymous true", ca.file, cert, key))
-		m.start()
-		return "mqtts://" + m.addr()
+		cert, key := ca.Issue(name, until)
+		m := realparts.StartMosquitto(t, fmt.Sprintf("cafile %s\ncertfile %s\nkeyfile %s\nrequire_certificate true\nallow_anonymous true", ca.File, cert, key))
+		return "mqtts://" + m.Addr()
 	}
-	cert, key := ca.issue(t, "gate-1", later)
-	oldCert, oldKey := ca.issue(t, "gate-1", past)
-	strangeCert, strangeKey := other.issue(t, "gate-1", later)
+	cert, key := ca.Issue("gate-1", later)
+	oldCert, oldKey := ca.Issue("gate-1", past)
+	strangeCert, strangeKey := other.Issue("gate-1", later)
 	good := start(t, "127.0.0.1", later)
 
 	for _, c := range []struct {
@@ -418,14 +389,14 @@ func TestTLS(t *testing.T) {
 		cfg    Config
 		want   Problem
 	}{
-		{"good", good, Config{CAFile: ca.file, CertFile: cert, KeyFile: key}, NoProblem},
-		{"wrong CA", good, Config{CAFile: other.file, CertFile: cert, KeyFile: key}, TLSUntrusted},
+		{"good", good, Config{CAFile: ca.File, CertFile: cert, KeyFile: key}, NoProblem},
+		{"wrong CA", good, Config{CAFile: other.File, CertFile: cert, KeyFile: key}, TLSUntrusted},
 		{"no CA", good, Config{CertFile: cert, KeyFile: key}, TLSUntrusted},
-		{"no client certificate", good, Config{CAFile: ca.file}, TLSClient},
-		{"expired client certificate", good, Config{CAFile: ca.file, CertFile: oldCert, KeyFile: oldKey}, TLSClient},
-		{"strange client certificate", good, Config{CAFile: ca.file, CertFile: strangeCert, KeyFile: strangeKey}, TLSClient},
-		{"expired broker certificate", start(t, "127.0.0.1", past), Config{CAFile: ca.file, CertFile: cert, KeyFile: key}, TLSExpired},
-		{"another name", start(t, "broker.example", later), Config{CAFile: ca.file, CertFile: cert, KeyFile: key}, TLSHostname},
+		{"no client certificate", good, Config{CAFile: ca.File}, TLSClient},
+		{"expired client certificate", good, Config{CAFile: ca.File, CertFile: oldCert, KeyFile: oldKey}, TLSClient},
+		{"strange client certificate", good, Config{CAFile: ca.File, CertFile: strangeCert, KeyFile: strangeKey}, TLSClient},
+		{"expired broker certificate", start(t, "127.0.0.1", past), Config{CAFile: ca.File, CertFile: cert, KeyFile: key}, TLSExpired},
+		{"another name", start(t, "broker.example", later), Config{CAFile: ca.File, CertFile: cert, KeyFile: key}, TLSHostname},
 		{"plain to a TLS port", strings.Replace(good, "mqtts", "mqtt", 1), Config{}, NoAnswer},
 		{"CA file is none", good, Config{CAFile: key}, BadCredentialFiles},
 	} {
@@ -446,9 +417,8 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	t.Run("TLS to a plain port", func(t *testing.T) {
-		m := newMosquitto(t, "allow_anonymous true")
-		m.start()
-		d := newDevice(t, Config{Device: "gate-1", Broker: "mqtts://" + m.addr(), CAFile: ca.file})
+		m := realparts.StartMosquitto(t, "allow_anonymous true")
+		d := newDevice(t, Config{Device: "gate-1", Broker: "mqtts://" + m.Addr(), CAFile: ca.File})
 		run(t, d)
 		problem(t, d, TLSFailed) // Mosquitto closes without a word
 	})
@@ -456,9 +426,8 @@ func TestTLS(t *testing.T) {
 
 // TestTakeover runs two daemons with one client id.
 func TestTakeover(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	a, b := newDevice(t, cfg), newDevice(t, cfg)
 	run(t, a)
 	run(t, b)
@@ -623,6 +592,31 @@ func TestHugeMessagesAreCut(t *testing.T) {
 		t.Errorf("a CONNACK of 256 MB: %v", err)
 	}
 	client.Close()
+}
+
+// TestHealthOfTwoAtOnce: what is to be sent is what the next Health is compared
+// with; else an older one would stand until the next minute.
+func TestHealthOfTwoAtOnce(t *testing.T) {
+	d := newDevice(t, Config{Device: "gate-1", Broker: "mqtt://h"})
+	wrong := 0
+	const rounds = 3000
+	for range rounds {
+		var g sync.WaitGroup
+		for _, word := range []string{HealthOK, HealthDegraded} {
+			g.Go(func() { d.SetHealth(Health{Health: word}) })
+		}
+		g.Wait()
+		var h Health
+		if err := json.Unmarshal(d.out.slots[d.topics.Status()].payload, &h); err != nil {
+			t.Fatal(err)
+		}
+		if changeKey(h) != d.lastKey {
+			wrong++
+		}
+	}
+	if wrong > 0 {
+		t.Errorf("in %d of %d rounds the older one is sent and the newer one held for a change already told", wrong, rounds)
+	}
 }
 
 func TestStatusOnChangeAndEveryMinute(t *testing.T) {

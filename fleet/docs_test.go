@@ -46,7 +46,7 @@ var topicDocs = []struct {
 	{docTopics.Model(), 1, true, "the model card"},
 	{docTopics.CameraAvailability("<cam>"), 1, true, "`online`, `offline`"},
 	{docTopics.CameraState("<cam>"), 0, true, "what the camera shows"},
-	{docTopics.CameraImage("<cam>"), 0, false, "a JPEG with the relevance overlay; only if pictures are allowed and asked for"},
+	{docTopics.CameraImage("<cam>"), 0, false, "[a picture](#pictures), when asked for"},
 	{docTopics.Event(), 1, false, "what happened"},
 	{docTopics.Auto(), 1, true, "`ON`, `OFF`: automatic adaptation"},
 	{docTopics.AutoSource(), 1, true, "who set it"},
@@ -83,7 +83,7 @@ func TestDocs(t *testing.T) {
 			d.topics = docTopics
 			return "`" + strings.Join(d.filters(), "`, `") + "`"
 		},
-		"pressEvery": func() int { return int(pressEvery.Seconds()) }, "acl": func() string { return deviceACL }, "queueLimit": func() int { return QueueLimit },
+		"pressEvery": func() int { return int(pressEvery.Seconds()) }, "acl": func() string { return deviceACL }, "queueLimit": func() int { return QueueLimit }, "imageLimit": func() int { return ImageLimit >> 10 },
 		"memoryLimit": func() int { return memoryLimit }, "memoryAge": func() string { return days(memoryAge) },
 		"retainedAge": func() string { return days(retainedAge) }, "retainedLimit": func() int { return retainedLimit },
 	}).ParseFiles("testdata/mqtt.md.tmpl"))

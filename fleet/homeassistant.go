@@ -190,7 +190,8 @@ func (d *Device) availability(cam string) []map[string]string {
 
 // gone names entities that may have been announced before but are not part of
 // the device any more, with their platforms: those of verbs that it does not
-// offer and of cameras that it had at the last Describe.
+// offer, of pictures that it does not publish, and of cameras that it had at
+// the last Describe.
 func (d *Device) gone(info Info) map[string]string {
 	gone := map[string]string{}
 	for _, e := range []struct {
@@ -199,11 +200,17 @@ func (d *Device) gone(info Info) map[string]string {
 	}{
 		{"adapt", "button", d.commands.offers(VerbAdapt)},
 		{"rollback", "button", d.commands.offers(VerbRollback)},
+		{"snapshot", "button", d.commands.offers(VerbSnapshot)},
 		{"auto", "switch", d.commands.offers(VerbAuto)},
 		{"auto-state", "binary_sensor", !d.commands.offers(VerbAuto)},
 	} {
 		if !e.here {
 			gone[e.name] = e.platform
+		}
+	}
+	for cam := range info.Cameras {
+		if !d.cfg.Images {
+			gone["camera-"+cam+"-image"] = "image"
 		}
 	}
 	d.mu.Lock()
@@ -245,9 +252,11 @@ func (d *Device) components(info Info) map[string]component {
 			"name": name + " foreground relevance", "state_topic": state, "unit_of_measurement": "%", "state_class": "measurement",
 			"value_template": "{{ (value_json.foreground_relevance * 100) | round(1) if value_json.foreground_relevance is defined else 'None' }}",
 		})
-		add("camera-"+cam+"-image", "image", cam, component{
-			"name": name, "image_topic": d.topics.CameraImage(cam), "content_type": "image/jpeg", "enabled_by_default": false,
-		})
+		if d.cfg.Images {
+			add("camera-"+cam+"-image", "image", cam, component{
+				"name": name, "image_topic": d.topics.CameraImage(cam), "content_type": "image/jpeg", "enabled_by_default": false,
+			})
+		}
 	}
 
 	status := d.topics.Status()
@@ -265,6 +274,7 @@ func (d *Device) components(info Info) map[string]component {
 	}
 	button("adapt", VerbAdapt, "Adapt now", "mdi:school")
 	button("rollback", VerbRollback, "Roll back", "mdi:undo")
+	button("snapshot", VerbSnapshot, "Take pictures", "mdi:camera")
 	auto := component{
 		"name": "Automatic adaptation", "state_topic": d.topics.Auto(), "payload_on": "ON", "payload_off": "OFF",
 		"json_attributes_topic": d.topics.AutoSource(),

@@ -17,7 +17,7 @@ import (
 // default.
 func haDevice(t *testing.T, form Discovery, allow []Verb) *Device {
 	t.Helper()
-	d, err := New(Config{Device: "gate-1", Broker: "mqtt://h", Allow: allow, HomeAssistant: HomeAssistant{Discovery: form}}, NewQueue(10), NewCommandLog(), quiet)
+	d, err := New(Config{Device: "gate-1", Broker: "mqtt://h", Allow: allow, Images: true, HomeAssistant: HomeAssistant{Discovery: form}}, NewQueue(10), NewCommandLog(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,31 @@ func TestDiscoveryRules(t *testing.T) {
 	}
 }
 
+// TestNoPictures: where pictures are not published there is no entity that
+// waits for them, and an earlier one is taken back.
+func TestNoPictures(t *testing.T) {
+	d, err := New(Config{Device: "gate-1", Broker: "mqtt://h", Allow: Verbs}, NewQueue(10), NewCommandLog(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Handle(VerbSpec{Verb: VerbSnapshot, Handler: func(context.Context, Command, func(float64)) (any, error) { return nil, nil }}); err != nil {
+		t.Fatal(err)
+	}
+	messages, err := d.discovery(testInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var message struct{ Cmps map[string]map[string]any }
+	if err := json.Unmarshal(messages["homeassistant/device/gate-1/config"], &message); err != nil {
+		t.Fatal(err)
+	}
+	for name, platform := range map[string]string{"camera-yard-image": "image", "snapshot": "button"} {
+		if c := message.Cmps[name]; len(c) != 1 || c["p"] != platform {
+			t.Errorf("%s is announced: %v", name, c)
+		}
+	}
+}
+
 // TestSwitchingForms: the form that was used before is taken back, first.
 func TestSwitchingForms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -107,7 +132,7 @@ func TestSwitchingForms(t *testing.T) {
 					components++
 				}
 			}
-			want := map[Discovery]string{DiscoveryDevice: "1 0", DiscoveryComponent: "0 16", DiscoveryOff: "0 0"}[form]
+			want := map[Discovery]string{DiscoveryDevice: "1 0", DiscoveryComponent: "0 17", DiscoveryOff: "0 0"}[form]
 			if got := fmt.Sprint(devices, " ", components); got != want {
 				t.Errorf("%s: %s messages, want %s", form, got, want)
 			}

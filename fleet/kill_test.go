@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // diskLog is a CommandLog of files, each written whole or not at all.
@@ -60,17 +62,16 @@ func (diskLog) LostAt() time.Time { return time.Time{} }
 // with crashed or ended, is answered from memory from then on, and never ran
 // twice.
 func TestKillWhileACommandRuns(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
 	dir := t.TempDir()
-	cfg := Config{Device: "gate-8", Broker: m.url()}
+	cfg := Config{Device: "gate-8", Broker: m.URL()}
 	o := observe(t, cfg, "fovea/gate-8/#")
-	operator := startOperator(t, Config{Broker: m.url()})
+	operator := startOperator(t, Config{Broker: m.URL()})
 	topics := Topics{Root: "fovea", Device: "gate-8"}
 	start := func() *exec.Cmd {
 		t.Helper()
 		child := exec.Command(os.Args[0], "-test.run", "^TestKillWhileACommandRunsDevice$")
-		child.Env = append(os.Environ(), "FOVEA_TEST_KILL="+dir, "FOVEA_TEST_BROKER="+m.url())
+		child.Env = append(os.Environ(), "FOVEA_TEST_KILL="+dir, "FOVEA_TEST_BROKER="+m.URL())
 		if err := child.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -80,7 +80,10 @@ func (o *Operator) Run(ctx context.Context) error {
 		if err == nil {
 			// With QoS 0, since a broker queues only so many messages of QoS 1
 			// for one client (Mosquitto 1000) and a fleet retains more.
-			err = s.subscribe(ctx, 0, any.Availability(), any.Status(), any.Model(), any.Event(), any.CommandState("+", "+"))
+			err = s.subscribe(ctx, 0, any.Availability(), any.Status(), any.Model(), any.CommandState("+", "+"))
+		}
+		if err == nil { // which retains nothing: a broker answers behind what it had to send for the others
+			err = s.subscribe(ctx, 0, any.Event())
 		}
 		switch {
 		case ctx.Err() != nil:

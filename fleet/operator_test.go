@@ -5,9 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/eclipse/paho.mqtt.golang/packets"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 func startOperator(t *testing.T, cfg Config) *Operator {
@@ -36,9 +41,8 @@ func (o *Operator) seen(device string) Seen {
 // TestOperatorAndSimulatedFleet: a table of devices, a command to each with its
 // answer, their endings, and one forgotten.
 func TestOperatorAndSimulatedFleet(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Broker: m.URL()}
 	o := startOperator(t, cfg)
 
 	endings := map[string]Ending{"good": EndPromoted, "same": EndRejected, "bad": EndRolledBack, "broken": EndFailed, "slow": EndPromoted}
@@ -146,9 +150,8 @@ func TestOperatorAndSimulatedFleet(t *testing.T) {
 // TestOperatorSeesAllRetained: more retained messages than a broker queues for
 // one client.
 func TestOperatorSeesAllRetained(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Broker: m.URL()}
 	w := observe(t, cfg)
 	const n = 2000
 	var last func(time.Duration) error
@@ -163,6 +166,52 @@ func TestOperatorSeesAllRetained(t *testing.T) {
 	}
 	o := startOperator(t, cfg)
 	eventually(t, "all devices are seen", func() bool { return len(o.Devices()) == n })
+}
+
+// TestOperatorWaitsForRetained: with a broker that is slow to send what it
+// retains, the operator counts as connected once it has come.
+func TestOperatorWaitsForRetained(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	o := startOperator(t, Config{Broker: "mqtt://" + l.Addr().String()})
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	next := func() packets.ControlPacket {
+		t.Helper()
+		p, err := packets.ReadPacket(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	grant := func() {
+		t.Helper()
+		asked, ok := next().(*packets.SubscribePacket)
+		if !ok {
+			t.Fatal("no SUBSCRIBE came")
+		}
+		answer := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
+		answer.MessageID, answer.ReturnCodes = asked.MessageID, make([]byte, len(asked.Topics))
+		answer.Write(conn)
+	}
+	next() // CONNECT
+	conn.Write([]byte{0x20, 2, 0, 0})
+	grant()
+	time.Sleep(300 * time.Millisecond)
+	if ok, _, _, _ := o.Connected(); ok {
+		t.Error("connected before anything was told")
+	}
+	retained := packets.NewControlPacket(packets.Publish).(*packets.PublishPacket)
+	retained.Retain, retained.TopicName, retained.Payload = true, "fovea/gate-1/availability", []byte(Online)
+	retained.Write(conn)
+	grant()
+	eventually(t, "connected, and told", func() bool { ok, _, _, _ := o.Connected(); return ok && o.seen("gate-1").Online })
 }
 
 func TestOperatorSurvivesHostileDevices(t *testing.T) {

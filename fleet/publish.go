@@ -27,12 +27,12 @@ func (d *Device) SetHealth(h Health) error {
 	h = d.complete(h)
 	key := changeKey(h)
 	d.mu.Lock()
+	defer d.mu.Unlock() // lastKey is that of what is to be sent: were it newer, it would keep the newer back
 	every := statusEvery
 	if key != d.lastKey {
 		every = changeEvery
 	}
 	d.lastKey = key
-	d.mu.Unlock()
 	return d.set(d.topics.Status(), 1, h, every)
 }
 
@@ -128,9 +128,9 @@ func (d *Device) SetCameraState(cam string, s CameraState) error {
 	s.TS = stamp(s.TS)
 	dropNonFinite(reflect.ValueOf(&s).Elem())
 	d.mu.Lock()
+	defer d.mu.Unlock() // as in SetHealth
 	last, known := d.lastCamera[cam]
 	d.lastCamera[cam] = s
-	d.mu.Unlock()
 	every := d.cfg.StateEvery
 	if !known || last.Label != s.Label {
 		every = 0
@@ -152,14 +152,24 @@ func (d *Device) RemoveCamera(cam string) error {
 	return nil
 }
 
-// PublishImage publishes a JPEG with the relevance overlay if the device is
-// connected. Where Config.Images is false it is an *Error with NotAllowed.
+// ImageLimit is the most bytes of a published picture.
+const ImageLimit = 512 << 10
+
+const noImages = "pictures are not published: set mqtt.images to true in the device's configuration"
+
+// PublishImage publishes a JPEG with the relevance overlay, of at most
+// ImageLimit bytes, if the device is connected; one that is not out yet gives
+// way to the next. Where Config.Images is false it is an *Error with
+// NotAllowed.
 func (d *Device) PublishImage(cam string, jpeg []byte) error {
 	if err := CheckName(cam); err != nil {
 		return fmt.Errorf("mqtt: camera: %w", err)
 	}
 	if !d.cfg.Images {
-		return &Error{Code: NotAllowed, Reason: "pictures are not published: set mqtt.images to true in the device's configuration"}
+		return &Error{Code: NotAllowed, Reason: noImages}
+	}
+	if len(jpeg) > ImageLimit {
+		return fmt.Errorf("mqtt: a picture of camera %s has %d bytes, at most %d are published", cam, len(jpeg), ImageLimit)
 	}
 	if d.Status().Connected {
 		d.out.pass(outgoing{topic: d.topics.CameraImage(cam), payload: jpeg}, 0, false)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // TestRights runs a device and another one's credentials against Mosquitto with
@@ -30,10 +32,9 @@ func TestRights(t *testing.T) {
 	if err := os.WriteFile(acl, []byte(deviceACL+"\nuser operator\ntopic readwrite #\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := newMosquitto(t, "password_file "+passwords+"\nacl_file "+acl)
-	m.start()
+	m := realparts.StartMosquitto(t, "password_file "+passwords+"\nacl_file "+acl)
 	as := func(user string) Config {
-		return Config{Device: "gate-1", Broker: strings.Replace(m.url(), "//", "//"+user+":secret@", 1)}
+		return Config{Device: "gate-1", Broker: strings.Replace(m.URL(), "//", "//"+user+":secret@", 1)}
 	}
 
 	d := newDevice(t, as("gate-1"))
@@ -100,16 +101,15 @@ func TestRights(t *testing.T) {
 	done("adapt", "kept")
 	operator.publish(d.Topics().Set("adapt"), "PRESS", true)
 	eventually(t, "the press runs", func() bool { return len(ran) == 3 })
-	m.stop()
+	m.Stop()
 	eventually(t, "the loss is noticed", func() bool { return !d.Status().Connected })
 }
 
 // TestRetainedCommandsAtConnect: what waits on the broker with the retain flag
 // when a device connects does not run.
 func TestRetainedCommandsAtConnect(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	o := observe(t, cfg, "fovea/#")
 	o.publish("fovea/gate-1/cmd/adapt/kept", "", true)
 	o.publish("fovea/gate-1/cmd/adapt/kept2", "{}", true)
@@ -136,9 +136,8 @@ func (o *observer) wantsCode(topic string, want Code) {
 // TestHangingHandlerDoesNotHangTheStop: a handler that ignores its context is
 // recorded as canceled, and the device says offline.
 func TestHangingHandlerDoesNotHangTheStop(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	cfg := Config{Device: "gate-1", Broker: m.url()}
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	cfg := Config{Device: "gate-1", Broker: m.URL()}
 	o := observe(t, cfg, "fovea/#")
 	d := newDevice(t, cfg)
 	release, began := make(chan struct{}), make(chan struct{})

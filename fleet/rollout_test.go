@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
 )
 
 // simulatedFleet runs n devices on a broker, named d-000 and so on, and waits
@@ -92,13 +94,12 @@ func wantVersions(t *testing.T, o *Operator, want func(device string) int64) {
 // TestRolloutGoesThrough: the canaries first, then the rest; one failure is
 // within what may fail.
 func TestRolloutGoesThrough(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	o := startOperator(t, Config{Broker: m.URL()})
 	r := Rollout{Name: "monday", Devices: names(12), Canary: 3, MaxFailures: 1}
 	canaries := r.Canaries()
 	same := slices.DeleteFunc(names(12), func(d string) bool { return slices.Contains(canaries, d) })[0]
-	simulatedFleet(t, o, m.url(), 12, func(d string) Simulation {
+	simulatedFleet(t, o, m.URL(), 12, func(d string) Simulation {
 		if d == same {
 			sim := brisk(EndRejected)
 			sim.Adapt = 2 * time.Second // progress is told once a second
@@ -154,13 +155,12 @@ func TestRolloutGoesThrough(t *testing.T) {
 // TestRolloutStopsAfterCanaries: the rest is never touched, and what was
 // promoted is taken back.
 func TestRolloutStopsAfterCanaries(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	o := startOperator(t, Config{Broker: m.URL()})
 	r := Rollout{Name: "tuesday", Devices: names(12), Canary: 4, MaxFailures: 2}
 	canaries := r.Canaries()
 	endings := map[string]Ending{canaries[0]: EndRolledBack, canaries[1]: EndFailed, canaries[2]: EndRejected}
-	simulatedFleet(t, o, m.url(), 12, func(d string) Simulation {
+	simulatedFleet(t, o, m.URL(), 12, func(d string) Simulation {
 		if end, bad := endings[d]; bad {
 			return brisk(end)
 		}
@@ -183,15 +183,14 @@ func TestRolloutStopsAfterCanaries(t *testing.T) {
 // or has passed it is taken back, one that is busy waits its turn and is left
 // alone.
 func TestRolloutStopsWhileOthersRun(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	o := startOperator(t, Config{Broker: m.URL()})
 	slow, probation := brisk(EndPromoted), brisk(EndPromoted)
 	slow.Adapt, probation.Probation = time.Hour, time.Hour
 	late := brisk(EndFailed)
 	late.Adapt = 3 * time.Second
 	sims := map[string]Simulation{"d-000": slow, "d-001": probation, "d-002": late, "d-003": brisk(EndPromoted), "d-004": slow}
-	devices := simulatedFleet(t, o, m.url(), 5, func(d string) Simulation { return sims[d] })
+	devices := simulatedFleet(t, o, m.URL(), 5, func(d string) Simulation { return sims[d] })
 
 	busy, stopBusy := context.WithCancel(t.Context())
 	began := make(chan struct{})
@@ -223,12 +222,11 @@ func TestRolloutStopsWhileOthersRun(t *testing.T) {
 
 // TestRolloutInterrupted: a rollout whose operator goes away, taken up again.
 func TestRolloutInterrupted(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	o := startOperator(t, Config{Broker: m.URL()})
 	sim := brisk(EndPromoted)
 	sim.Adapt = 2 * time.Second
-	devices := simulatedFleet(t, o, m.url(), 6, func(string) Simulation { return sim })
+	devices := simulatedFleet(t, o, m.URL(), 6, func(string) Simulation { return sim })
 	r := Rollout{Name: "again", Devices: devices, Canary: 2}
 
 	started := r
@@ -258,9 +256,8 @@ func TestRolloutInterrupted(t *testing.T) {
 
 // TestRolloutWithoutAnswer: a device that is not there fails in time.
 func TestRolloutWithoutAnswer(t *testing.T) {
-	m := newMosquitto(t, "allow_anonymous true")
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true")
+	o := startOperator(t, Config{Broker: m.URL()})
 	report, err := o.Rollout(t.Context(), Rollout{Name: "r", Devices: []string{"nobody"}, MaxFailures: 1, Limit: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -281,26 +278,25 @@ func TestLargeFleet(t *testing.T) {
 	if os.Getenv("FOVEA_SOAK") != "" {
 		n = 300
 	}
-	m := newMosquitto(t, "allow_anonymous true\nsys_interval 1\nmax_queued_messages 10000") // as deploy/mosquitto has it
-	m.start()
-	o := startOperator(t, Config{Broker: m.url()})
+	m := realparts.StartMosquitto(t, "allow_anonymous true\nsys_interval 1\nmax_queued_messages 10000") // as deploy/mosquitto has it
+	o := startOperator(t, Config{Broker: m.URL()})
 	first := Rollout{Name: "first", Devices: names(n), Canary: n / 10, MaxFailures: 2}
 	bad := first.Canaries()[:3]
 	began := time.Now()
-	simulatedFleet(t, o, m.url(), n, func(d string) Simulation {
+	simulatedFleet(t, o, m.URL(), n, func(d string) Simulation {
 		sim := Simulation{Adapt: 2 * time.Second, Probation: time.Second}
 		if slices.Contains(bad, d) {
 			sim.Ending = EndRolledBack
 		}
 		return sim
 	})
-	t.Logf("%d devices online after %.1f s; %s", n, time.Since(began).Seconds(), m.load(t))
+	t.Logf("%d devices online after %.1f s; %s", n, time.Since(began).Seconds(), load(t, m))
 
 	report, err := o.Rollout(t.Context(), first)
 	if err != nil || report.Stopped == "" {
 		t.Fatalf("%+v, %v", report, err)
 	}
-	t.Logf("canary of %d with 3 that fail: stopped in %.1f s (%s), %v; %s", first.Canary, report.Seconds, report.Stopped, report.Outcomes(), m.load(t))
+	t.Logf("canary of %d with 3 that fail: stopped in %.1f s (%s), %v; %s", first.Canary, report.Seconds, report.Stopped, report.Outcomes(), load(t, m))
 	for _, d := range report.Devices {
 		want := d.Outcome == OutcomeNotStarted
 		if d.Canary {
@@ -321,7 +317,7 @@ func TestLargeFleet(t *testing.T) {
 	if err != nil || report.Stopped == "" {
 		t.Fatalf("%+v, %v", report, err)
 	}
-	t.Logf("3 of the %d after a good canary fail: stopped in %.1f s, %v; %s", n-second.Canary, report.Seconds, report.Outcomes(), m.load(t))
+	t.Logf("3 of the %d after a good canary fail: stopped in %.1f s, %v; %s", n-second.Canary, report.Seconds, report.Outcomes(), load(t, m))
 	for _, d := range report.Devices {
 		if d.Outcome != OutcomeTakenBack && d.Outcome != OutcomeRolledBack || d.Canary && d.Outcome != OutcomeTakenBack {
 			t.Errorf("%+v", d)
@@ -331,12 +327,12 @@ func TestLargeFleet(t *testing.T) {
 }
 
 // load is what the broker has done so far.
-func (m *mosquitto) load(t *testing.T) string {
+func load(t *testing.T, m *realparts.Mosquitto) string {
 	t.Helper()
-	o := observe(t, Config{Broker: m.url()}, "$SYS/broker/messages/#", "$SYS/broker/publish/messages/dropped")
+	o := observe(t, Config{Broker: m.URL()}, "$SYS/broker/messages/#", "$SYS/broker/publish/messages/dropped")
 	defer o.session.close()
 	eventually(t, "the broker tells its load", func() bool { return o.last("$SYS/broker/messages/sent") != "(nothing)" })
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.cmd.Process.Pid), "stat"))
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(m.Process()), "stat"))
 	if err != nil {
 		t.Fatal(err)
 	}
