@@ -106,8 +106,10 @@ func view(scene *image.RGBA, part, x, y float64, width int) *image.RGBA {
 	return out
 }
 
-// pictures lays every cut-out over n of the scenes and writes class/object/N.jpg with N.mask.png.
-func (m *material) pictures(ctx context.Context, dir string, cutouts []cutout, scenes []string, size span, n int, seed uint64) (string, error) {
+// pictures lays every cut-out over n of the scenes and writes class/object/N.jpg with N.mask.png. Of the pictures of a
+// class the share own is taken before scenes that belong to it, each scene to one class: what people collect looks
+// like that, cows on meadows. The rest is taken anywhere.
+func (m *material) pictures(ctx context.Context, dir string, cutouts []cutout, scenes []string, own float64, size span, n int, seed uint64) (string, error) {
 	for _, s := range scenes {
 		if _, err := m.scene(s); err != nil { // all before the goroutines share them
 			return "", err
@@ -126,12 +128,20 @@ func (m *material) pictures(ctx context.Context, dir string, cutouts []cutout, s
 			if err := os.MkdirAll(folder, 0o755); err != nil {
 				return err
 			}
-			order := random.Perm(len(scenes))
+			order, at := random.Perm(len(scenes)), 0
+			next := func(fits func(scene int) bool) *image.RGBA {
+				for !fits(order[at%len(order)]) {
+					at++
+				}
+				at++
+				return m.scenes[scenes[order[(at-1)%len(order)]]]
+			}
 			for k := range n {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				p := view(m.scenes[scenes[order[k%len(order)]]], .75+.25*random.Float64(), random.Float64(), random.Float64(), labelledWidth)
+				biased := random.Float64() < own
+				p := view(next(func(scene int) bool { return !biased || scene%len(classes) == c.class }), .75+.25*random.Float64(), random.Float64(), random.Float64(), labelledWidth)
 				mask := image.NewGray(p.Rect)
 				c.somewhere(p.Rect, size, random).onto(p, mask)
 				tinted(p, .85+.3*random.Float64())

@@ -36,6 +36,7 @@ type makeVerb struct {
 	Model   string        `default:"model" placeholder:"DIR" help:"Model folder to name in fovea.yaml, relative to it."`
 	State   string        `default:"state" placeholder:"DIR" help:"State folder to name in fovea.yaml, relative to it."`
 	Listen  string        `default:"127.0.0.1:8080" help:"Address of the page to name in fovea.yaml."`
+	Own     float64       `default:"1" help:"Share of the labelled pictures before scenes that belong to their class."`
 	Renders int           `default:"4" help:"Labelled pictures of each cut-out."`
 }
 
@@ -69,10 +70,10 @@ func (v makeVerb) Run(ctx context.Context) error {
 		do   func(dir string) (string, error)
 	}{
 		{"labelled", func(dir string) (string, error) {
-			return m.pictures(ctx, filepath.Join(dir, "labelled"), m.labelled, labelledScenes, labelledSpan, v.Renders, v.Seed)
+			return m.pictures(ctx, filepath.Join(dir, "labelled"), m.labelled, labelledScenes, v.Own, labelledSpan, v.Renders, v.Seed)
 		}},
 		{"test", func(dir string) (string, error) {
-			return m.pictures(ctx, filepath.Join(dir, "test"), m.unseen, testScenes, clipSpan, 4, v.Seed+1)
+			return m.pictures(ctx, filepath.Join(dir, "test"), m.unseen, testScenes, 0, clipSpan, 4, v.Seed+1)
 		}},
 		{"clips", func(dir string) (string, error) { return m.clips(ctx, dir, v.Length, v.Seed+2) }},
 		{"fovea.yaml", func(dir string) (string, error) { return v.config(dir) }},
