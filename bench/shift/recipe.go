@@ -121,7 +121,7 @@ func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
 		if err != nil {
 			return nil, err
 		}
-		frame, view, quality, err := e.look(p, nil, cutBoxes)
+		frame, view, quality, err := e.look(p, nil, nil, cutBoxes)
 		if err != nil {
 			return nil, err
 		}
@@ -245,7 +245,7 @@ func (w *world) teach() (map[string][]float32, error) {
 		if err != nil {
 			return nil, err
 		}
-		frame, view, _, err := e.look(p, mask, trueBoxes) // the pack's mask, which TokenCut has cut
+		frame, view, _, err := e.look(p, nil, mask, trueBoxes) // the pack's mask, which TokenCut has cut
 		if err != nil {
 			return nil, err
 		}
@@ -282,7 +282,7 @@ func (w *world) answers(ctx context.Context, c *candidate, backbone, set string)
 	said := make([]byte, len(l.Frame))
 	for i := range said {
 		view := l.View[i]
-		if l.Quality[i] < c.floor {
+		if c.second == once || l.Quality[i] < c.floor {
 			view = nil
 		}
 		out := logits(c.model, l.Frame[i], view)

@@ -150,7 +150,7 @@ func (r run) decision() adapt.Decision {
 }
 
 // shares are the points on the way to a candidate that are judged beside it.
-var shares = []float64{1, .5, .25}
+var shares = []float64{1, .5}
 
 // points judges the candidate and weaker ones without labels, beside the truth.
 func (b *bench) points(ctx context.Context, w *world, c *candidate, truth testShots, said string) ([]point, error) {

@@ -19,7 +19,9 @@ func drawSheet(d *studio, file string) error {
 	}
 	labels, frames := d.labels(), d.frames()
 	var rows []row
-	add := func(name string, first int, shots []shot) { rows = append(rows, row{name, first, shots[first : first+across]}) }
+	add := func(name string, first int, shots []shot) {
+		rows = append(rows, row{name, first, shots[first : first+across]})
+	}
 	for class := range d.scenes {
 		add("labelled", class*labelledPerClass, labels)
 	}

@@ -5,13 +5,16 @@ import (
 	"encoding/gob"
 	"errors"
 	"fmt"
+	"image"
 	"image/jpeg"
 	"image/png"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -101,13 +104,52 @@ func (w *world) label(ctx context.Context, backbone *model.Checkpoint) error {
 		return err
 	}
 	w.in.Base, w.masked, w.backbone = w.in.Parent, set, w.in.Parent.BackboneDigest()
-	plain := *set
-	plain.Pictures = slices.Clone(set.Pictures)
-	for i := range plain.Pictures {
-		plain.Pictures[i].Mask = ""
+	w.in.Labelled, err = w.cutLabelled(ctx)
+	return err
+}
+
+// cutLabelled is the labelled set with masks as a device has them: cut by TokenCut, in a folder beside it.
+func (w *world) cutLabelled(ctx context.Context) (*adapt.Labelled, error) {
+	net, err := model.NewNet(w.backend, w.in.Base)
+	if err != nil {
+		return nil, err
 	}
-	w.in.Labelled = &plain
-	return nil
+	defer net.Close()
+	cut := adapt.CutMasks(net, adapt.DefaultMasks)
+	set := *w.masked
+	set.Pictures = slices.Clone(set.Pictures)
+	for i := range set.Pictures {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		p := &set.Pictures[i]
+		p.Mask = path.Join("..", "masks-"+w.backbone[:12], strings.TrimSuffix(p.File, ".jpg")+".png")
+		file := filepath.Join(set.Dir, filepath.FromSlash(p.Mask))
+		shown, err := adapt.ReadPicture(file)
+		if err != nil {
+			picture, err := adapt.ReadPicture(filepath.Join(set.Dir, filepath.FromSlash(p.File)))
+			if err != nil {
+				return nil, err
+			}
+			mask := image.NewGray(image.Rect(0, 0, picture.Width, picture.Height)) // black where none is to be trusted
+			if pixels, err := cut(p.File, picture); err == nil {
+				mask.Pix = pixels
+			}
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				return nil, err
+			}
+			if err := writeFile(file, func(out io.Writer) error { return png.Encode(out, mask) }); err != nil {
+				return nil, err
+			}
+			if shown, err = adapt.ReadPicture(file); err != nil {
+				return nil, err
+			}
+		}
+		if slices.Max(shown.RGB) == 0 {
+			p.Mask = ""
+		}
+	}
+	return &set, nil
 }
 
 // withHead is a copy of a checkpoint with another head; the rest is shared.
@@ -288,10 +330,13 @@ type looks struct {
 	Quality  []float32   // of the mask that placed it
 }
 
-// look returns the looks of a set. twice asks for second views, placed by TokenCut; truth places them by the true
-// masks instead. What the base saw is kept on disk.
+// look returns the looks of a set; second says where second views come from. What the base saw is kept on disk, where
+// one look with cut boxes serves those that look once too.
 func (w *world) look(ctx context.Context, c *model.Checkpoint, backbone, set, second string) (*looks, error) {
 	base := backbone == w.backbone
+	if base && second == once {
+		second = cutBoxes
+	}
 	key := fmt.Sprint(backbone, " ", set, " ", second)
 	if have := w.looks[key]; have != nil {
 		return have, nil
@@ -303,7 +348,15 @@ func (w *world) look(ctx context.Context, c *model.Checkpoint, backbone, set, se
 			return have, nil
 		}
 	}
-	l, err := w.lookAt(ctx, c, backbone, set, second)
+	var frames [][]float32 // known from another look
+	if base && second == trueBoxes {
+		first, err := w.look(ctx, c, backbone, set, cutBoxes)
+		if err != nil {
+			return nil, err
+		}
+		frames = first.Frame
+	}
+	l, err := w.lookAt(ctx, c, backbone, set, second, frames)
 	if err != nil {
 		return nil, fmt.Errorf("test set %s: %w", set, err)
 	}
@@ -334,8 +387,9 @@ const (
 	trueBoxes = "true"
 )
 
-// lookAt draws the pictures of a set, the next while the net computes, and looks at them.
-func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, second string) (*looks, error) {
+// lookAt draws the pictures of a set, the next while the net computes, and looks at them. frames are their class tokens
+// where they are known, else nil.
+func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, second string, frames [][]float32) (*looks, error) {
 	net, err := model.NewNet(w.backend, c)
 	if err != nil {
 		return nil, err
@@ -371,7 +425,7 @@ func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, 
 		}
 	}()
 	l := &looks{Backbone: backbone}
-	for range shots {
+	for i := range shots {
 		d, more := <-ahead
 		if !more {
 			return nil, ctx.Err()
@@ -382,7 +436,11 @@ func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, 
 		if second != trueBoxes {
 			d.mask = nil
 		}
-		frame, view, quality, err := e.look(d.picture, d.mask, second)
+		var frame []float32
+		if frames != nil {
+			frame = frames[i]
+		}
+		frame, view, quality, err := e.look(d.picture, frame, d.mask, second)
 		if err != nil {
 			return nil, err
 		}
@@ -400,29 +458,36 @@ type eye struct {
 
 func newEye(net *model.Net) *eye { return &eye{net: net, masker: adapt.NewMasker(adapt.DefaultMasks)} }
 
-// look returns class tokens of the frame and of the second view, nil where there is none. mask, if not nil, is where
-// the object is.
-func (e *eye) look(p *adapt.Picture, mask []byte, second string) (frame, view []float32, quality float32, err error) {
-	want := model.Want(0)
-	if second == cutBoxes && e.masks == nil {
-		want = model.WantFeatures
-	}
-	out, err := e.run(p, want)
-	if err != nil || second == once {
-		return out.Class, nil, 0, err
+// look returns class tokens of the frame and of the second view, nil where there is none. frame is that of the frame
+// where it is known already; mask is where the object is, for true boxes.
+func (e *eye) look(p *adapt.Picture, frame []float32, mask []byte, second string) (_, view []float32, quality float32, err error) {
+	var out *model.Output
+	if frame == nil {
+		var want model.Want
+		if second == cutBoxes && e.masks == nil {
+			want = model.WantFeatures
+		}
+		if out, err = e.run(p, want); err != nil {
+			return nil, nil, 0, err
+		}
+		frame = out.Class
 	}
 	width, height := p.Width, p.Height
-	quality = 1
-	if second == cutBoxes {
+	switch second {
+	case once:
+		return frame, nil, 0, nil
+	case cutBoxes:
 		m, err := e.cut(p, out)
 		if err != nil {
 			return nil, nil, 0, err
 		}
 		mask, width, height, quality = m.Pixels, m.Width, m.Height, float32(m.Quality)
+	case trueBoxes:
+		quality = 1
 	}
 	box, ok := adapt.FovealBox(mask, width, height)
 	if !ok {
-		return out.Class, nil, quality, nil
+		return frame, nil, quality, nil
 	}
 	// The networks see all of a picture: what they see has its coordinates, scaled.
 	box.Min.X, box.Max.X = box.Min.X*p.Width/width, box.Max.X*p.Width/width
@@ -431,13 +496,13 @@ func (e *eye) look(p *adapt.Picture, mask []byte, second string) (frame, view []
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	return out.Class, closer.Class, quality, nil
+	return frame, closer.Class, quality, nil
 }
 
 func (e *eye) run(p *adapt.Picture, want model.Want) (*model.Output, error) {
 	pixels := make([]float32, 3*e.net.Config.ImageHeight*e.net.Config.ImageWidth)
 	if err := e.net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
-		return &model.Output{}, err
+		return nil, err
 	}
 	return e.net.Run(want, pixels, nil)
 }
