@@ -14,6 +14,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -86,7 +87,7 @@ func (b *bench) run(ctx context.Context) error {
 	p := dev
 	if b.final {
 		p = final
-		if err := committed(ctx); err != nil {
+		if err := committed(ctx, oursText); err != nil {
 			return err
 		}
 	}
@@ -232,32 +233,20 @@ func (b *bench) measureSplit(ctx context.Context, s *split, list []recipe, backe
 }
 
 // committed refuses FINAL as long as the choice is not made and committed: it must not be made in its light.
-func committed(ctx context.Context) error {
-	const file = "bench/shift/ours.txt"
-	name, err := ours(file)
-	if err != nil {
-		return fmt.Errorf("final: %w", err)
+func committed(ctx context.Context, chosen string) error {
+	chosen = strings.TrimSpace(chosen)
+	if chosen == "" {
+		return errors.New("final: bench/shift/ours.txt names no recipe: choose one by dev's table, and commit it")
 	}
-	out, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", "bench/shift/*.go", "bench/shift/*.txt", "adapt", "model").CombinedOutput()
+	if _, err := find(chosen); err != nil {
+		return fmt.Errorf("final: bench/shift/ours.txt: %w", err)
+	}
+	out, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ":/bench/shift/*.go", ":/bench/shift/*.txt", ":/adapt", ":/model").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("final: git status: %w: %s", err, out)
 	}
 	if len(out) > 0 {
-		return fmt.Errorf("final: recipe %q is not committed as it is now, commit first:\n%s", name, out)
+		return fmt.Errorf("final: recipe %q is not committed as it is now, commit first:\n%s", chosen, out)
 	}
 	return nil
-}
-
-// ours is the recipe that was chosen on dev.
-func ours(file string) (string, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("%w: run from the root of the repository", err)
-	}
-	name := strings.TrimSpace(string(text))
-	if name == "" {
-		return "", fmt.Errorf("%s names no recipe: choose one by dev's table, and commit it", file)
-	}
-	_, err = find(name)
-	return name, err
 }
