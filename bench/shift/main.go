@@ -37,7 +37,7 @@ func main() {
 	flag.StringVar(&b.share, "share", "/usr/share", "`folder` of the Debian packages' pictures")
 	flag.StringVar(&b.cache, "cache", "build/shift", "`folder` for pictures and features; may be removed")
 	flag.StringVar(&b.results, "results", "bench/shift/results", "`folder` of the results")
-	flag.StringVar(&b.recipes, "recipes", "forward", "names with commas, or forward (no training through the backbone), or all")
+	flag.StringVar(&b.recipes, "recipes", "forward", "names, with commas, of recipes or kinds: forward, train, ceiling, bad, all")
 	flag.StringVar(&b.backend, "backend", "auto", "what computes")
 	flag.StringVar(&b.sheet, "sheet", "", "draw pictures of the first split into this `file` instead")
 	flag.IntVar(&b.size, "size", 154, "side of the network's input: 154 or 224")
@@ -139,9 +139,9 @@ func (b *bench) chosen() ([]recipe, error) {
 	var list []recipe
 	for _, name := range strings.Split(b.recipes, ",") {
 		switch name {
-		case "forward", "all":
+		case "all", string(forward), string(trains), string(ceiling), string(wrong):
 			for _, r := range recipes {
-				if name == "all" || !r.trains {
+				if name == "all" || r.kind == kind(name) {
 					list = append(list, r)
 				}
 			}

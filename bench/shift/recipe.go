@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/bench/gate/bad"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
@@ -17,9 +18,19 @@ type recipe struct {
 	about string
 	// orders is how many orders of training are tried: 1 where nothing is drawn.
 	orders int
-	trains bool // takes steps through the backbone: minutes
+	kind   kind
 	make   func(ctx context.Context, w *world, order uint64) (*candidate, error)
 }
+
+// kind groups recipes by what they cost and what they are for.
+type kind string
+
+const (
+	forward kind = "forward" // no step through the backbone: seconds to a minute
+	trains  kind = "train"   // up to 300 steps through it: minutes
+	ceiling kind = "ceiling" // forward, with what a device cannot know
+	wrong   kind = "bad"     // loses on purpose: what the gate must not promote
+)
 
 // candidate is what a recipe made.
 type candidate struct {
@@ -32,51 +43,66 @@ type candidate struct {
 const steps = 300 // most, of 8 pictures: what a device can spend
 
 // recipes are all that is measured. The first is what the others are compared with.
-var recipes = []recipe{
-	{"before", "the parent: one head for all, fitted on the labelled pictures", 1, false, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+var recipes = append([]recipe{
+	{"before", "the parent: one head for all, fitted on the labelled pictures", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return &candidate{model: w.in.Parent, second: once}, nil
 	}},
-	{"foveal", "the parent looks twice", 1, false, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+	{"foveal", "the parent looks twice", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return twice(&candidate{model: w.in.Parent}), nil
 	}},
-	{"foveal-fit", "a head fitted on both views of the labelled pictures, looks twice", 1, false, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
+	{"foveal-fit", "a head fitted on both views of the labelled pictures, looks twice", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
 		c, err := w.fitBoth(ctx)
 		return twice(c), err
 	}},
-	{"refit-labelled", "head refit with swaps on the labelled scenes alone: the control", 2, false, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"refit-labelled", "head refit with swaps on the labelled scenes alone: the control", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.refit(ctx, "labelled", adapt.DefaultRun.Seeded(order).Refit)
 	}},
-	{"refit", "head refit with swaps on the device's scenes", 2, false, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"refit", "head refit with swaps on the device's scenes", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
 	}},
-	{"foveal+refit", "that head looks twice", 2, false, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"foveal+refit", "that head looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
 		return twice(c), err
 	}},
-	{"foveal+refit-both", "head refit on both views, looks twice", 2, false, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"foveal+refit-both", "head refit on both views, looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		s := adapt.DefaultRun.Seeded(order).Refit
 		s.Foveal = true
 		c, err := w.refit(ctx, string(adapt.Train), s)
 		return twice(c), err
 	}},
-	{"published", "the published recipe on the device's frames, as its program would run there", 2, true, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"published", "the published recipe on the device's frames, as its program would run there", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class < 0 })
 	}},
-	{"published-labelled", "the published recipe on the labelled pictures", 2, true, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"published-labelled", "the published recipe on the labelled pictures", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class >= 0 && !strings.Contains(e.Name, " on ") })
 	}},
-	{"distilled", "the foveal view as the teacher of the single view, on frames, beside labelled pictures and swaps", 2, true, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"distilled", "the foveal view as the teacher of the single view, on frames, beside labelled pictures and swaps", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.distilled(ctx, order, false)
 	}},
-	{"distilled+relevance", "that, with the relevance terms", 2, true, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"distilled+relevance", "that, with the relevance terms", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.distilled(ctx, order, true)
 	}},
-	{"ceiling-foveal", "second views placed by the true masks", 1, false, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+	{"ceiling-foveal", "second views placed by the true masks", 1, ceiling, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return &candidate{model: w.in.Parent, second: trueBoxes}, nil
 	}},
-	{"ceiling-refit", "head refit with true masks on true empty views", 2, false, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+	{"ceiling-refit", "head refit with true masks on true empty views", 2, ceiling, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.refit(ctx, "true", adapt.DefaultRun.Seeded(order).Refit)
 	}},
+}, wrongOnes()...)
+
+// wrongOnes are candidates of bench/gate that lose by their head alone.
+func wrongOnes() []recipe {
+	var list []recipe
+	for _, m := range bad.Makers {
+		if !slices.Contains([]string{"collapsed to one class", "constant", "head plus noise", "classes exchanged"}, m.Name) {
+			continue
+		}
+		list = append(list, recipe{"bad-" + strings.ReplaceAll(m.Name, " ", "-"), m.Name, 2, wrong, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+			c, err := m.Make(bad.Given{Context: ctx, Backend: w.backend, Parent: w.in.Parent, Seed: order})
+			return &candidate{model: c, second: once}, err
+		}})
+	}
+	return list
 }
 
 // find returns a recipe by its name.

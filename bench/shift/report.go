@@ -81,11 +81,11 @@ func readJSON(file string, v any) error {
 	return nil
 }
 
-// names are the recipes that a study has, in the order of the table of recipes; others behind.
-func (s *study) names() []string {
+// names are the recipes of the kinds that a study has, in the order of recipes.
+func (s *study) names(kinds ...kind) []string {
 	var names []string
 	for _, r := range recipes {
-		if len(s.runs[r.name]) > 0 {
+		if len(s.runs[r.name]) > 0 && slices.Contains(kinds, r.kind) {
 			names = append(names, r.name)
 		}
 	}
@@ -177,7 +177,7 @@ func printReport(out io.Writer, dir string) error {
 
 func (s *study) print(out io.Writer, shown map[string]pictures) {
 	fmt.Fprintf(out, "%s, rho %g, input %d x %d: accuracy, and its change in points (95 %% by bootstrap over cut-outs, scenes and splits)\n\n", strings.ToUpper(string(s.part)), s.rho, s.size, s.size)
-	s.table(out, shown, recipes[0].name, s.names())
+	s.table(out, shown, recipes[0].name, s.names(forward, trains, ceiling))
 	chosen := strings.TrimSpace(oursText)
 	if len(s.runs[chosen]) == 0 {
 		return
@@ -235,7 +235,7 @@ func judgedOf(p part, studies []*study) []judged {
 		if s.part != p {
 			continue
 		}
-		for _, name := range s.names() {
+		for _, name := range s.names(forward, trains, ceiling, wrong) {
 			for _, r := range s.runs[name] {
 				before, have := s.partner(r, recipes[0].name)
 				for _, at := range r.Points {
