@@ -50,9 +50,16 @@ var recipes = append([]recipe{
 	{"foveal", "the parent looks twice", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return twice(&candidate{model: w.in.Parent}), nil
 	}},
+	{"foveal-any", "that, wherever there is a mask, however bad", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return anywhere(&candidate{model: w.in.Parent}), nil
+	}},
 	{"foveal-fit", "a head fitted on both views of the labelled pictures, looks twice", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
 		c, err := w.fitBoth(ctx)
 		return twice(c), err
+	}},
+	{"foveal-fit-any", "that head, wherever there is a mask", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
+		c, err := w.fitBoth(ctx)
+		return anywhere(c), err
 	}},
 	{"refit-labelled", "head refit with swaps on the labelled scenes alone: the control", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.refit(ctx, "labelled", adapt.DefaultRun.Seeded(order).Refit)
@@ -65,10 +72,12 @@ var recipes = append([]recipe{
 		return twice(c), err
 	}},
 	{"foveal+refit-both", "head refit on both views, looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
-		s := adapt.DefaultRun.Seeded(order).Refit
-		s.Foveal = true
-		c, err := w.refit(ctx, string(adapt.Train), s)
+		c, err := w.refitBoth(ctx, order)
 		return twice(c), err
+	}},
+	{"foveal+refit-both-any", "that head, wherever there is a mask", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refitBoth(ctx, order)
+		return anywhere(c), err
 	}},
 	{"published", "the published recipe on the device's frames, as its program would run there", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class < 0 })
@@ -127,8 +136,27 @@ func twice(c *candidate) *candidate {
 	return &out
 }
 
-// fitBoth fits the parent's head anew, on both views of the labelled pictures.
+// anywhere makes a candidate look again wherever there is a mask.
+func anywhere(c *candidate) *candidate {
+	if c = twice(c); c != nil {
+		c.floor = 0
+	}
+	return c
+}
+
+// refitBoth is the product's refit on the device's backgrounds, on both views.
+func (w *world) refitBoth(ctx context.Context, order uint64) (*candidate, error) {
+	s := adapt.DefaultRun.Seeded(order).Refit
+	s.Foveal = true
+	return w.refit(ctx, string(adapt.Train), s)
+}
+
+// fitBoth fits the parent's head anew, on both views of the labelled pictures; the same one is made once a world.
 func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
+	const key = "labelled pictures alone"
+	if have := w.refits[key]; have != nil {
+		return have, nil
+	}
 	net, err := model.NewNet(w.backend, w.in.Parent)
 	if err != nil {
 		return nil, err
@@ -164,7 +192,11 @@ func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
 		return nil, err
 	}
 	c, err := withHead(w.in.Parent, fit.Head, net.Config.Labels)
-	return &candidate{model: c, second: once}, err
+	if err != nil {
+		return nil, err
+	}
+	w.refits[key] = &candidate{model: c, second: once}
+	return w.refits[key], nil
 }
 
 // refit is adapt.Refit on backgrounds of a kind; the same one is made once a world.
