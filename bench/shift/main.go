@@ -44,9 +44,11 @@ func main() {
 	flag.IntVar(&b.splits, "splits", 8, "splits at rho .8")
 	flag.IntVar(&b.others, "others", 3, "splits at rho .6 and at rho 1")
 	flag.IntVar(&b.perClass, "pictures", 80, "pictures a class in each test set")
+	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
 	flag.BoolVar(&b.final, "final", false, "measure what dev never touched: before and the recipe that ours.txt names, beside its rivals")
 	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class, into the cache")
 	flag.BoolVar(&b.report, "report", false, "print the tables of the results instead")
+	flag.StringVar(&b.plot, "plot", "", "with -report: `folder` for the same as pictures")
 	flag.BoolVar(&b.freeze, "freeze", false, "print what final.txt was drawn as instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -57,15 +59,20 @@ func main() {
 }
 
 type bench struct {
-	base, share, cache, results, recipes, backend, sheet string
-	size, splits, others, perClass                       int
-	final, quick, report, freeze                         bool
+	base, share, cache, results, recipes, backend, sheet, plot string
+	size, splits, others, perClass, steps                      int
+	final, quick, report, freeze                               bool
 
 	machine machine
 }
 
 func (b *bench) run(ctx context.Context) error {
 	if b.report {
+		if b.plot != "" {
+			if err := plot(b.plot, b.results); err != nil {
+				return err
+			}
+		}
 		return printReport(os.Stdout, b.results)
 	}
 	if b.quick {
@@ -214,7 +221,7 @@ func (b *bench) measureSplit(ctx context.Context, s *split, list []recipe, backe
 	if err := b.keepPictures(d); err != nil {
 		return err
 	}
-	w, err := openWorld(ctx, backend, backbone, filepath.Join(b.cache, fmt.Sprint(b.size)), d, b.perClass)
+	w, err := openWorld(ctx, backend, backbone, filepath.Join(b.cache, fmt.Sprint(b.size)), d, b.perClass, b.steps)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ type kind string
 
 const (
 	forward kind = "forward" // no step through the backbone: seconds to a minute
-	trains  kind = "train"   // up to 300 steps through it: minutes
+	trains  kind = "train"   // steps through it: minutes
 	ceiling kind = "ceiling" // forward, with what a device cannot know
 	wrong   kind = "bad"     // loses on purpose: what the gate must not promote
 )
@@ -39,8 +39,6 @@ type candidate struct {
 	floor    float32 // least quality of a mask that places a second view
 	training any     // report
 }
-
-const steps = 300 // most, of 8 pictures: what a device can spend
 
 // recipes are all that is measured. The first is what the others are compared with.
 var recipes = append([]recipe{
@@ -231,7 +229,7 @@ func (w *world) published(ctx context.Context, order uint64, use func(adapt.Tune
 	if s.Tune, err = adapt.Preset(adapt.Published.Preset, w.in.Parent); err != nil {
 		return nil, err
 	}
-	s.Tune.Seed, s.Tune.Steps, s.Tune.MicroBatch = order, steps, 2
+	s.Tune.Seed, s.Tune.Steps, s.Tune.MicroBatch = order, w.steps, 2
 	set, err := w.tuneSet(ctx, s)
 	if err != nil {
 		return nil, err
@@ -261,7 +259,7 @@ func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) 
 // distilled tunes the last blocks towards what the parent says when it looks twice.
 func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
 	s := adapt.DefaultRun.Seeded(order)
-	s.Tune.Steps, s.Tune.Rate = steps, 1e-5
+	s.Tune.Steps, s.Tune.Rate = w.steps, 1e-5
 	if !relevance {
 		s.Tune.Objective.Relevance, s.Tune.GradientRatio = 0, 0
 	}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"encoding/xml"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -148,6 +151,17 @@ func TestReportOfSmallResults(t *testing.T) {
 		if !strings.Contains(collapse(text), collapse(want)) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+	plots := t.TempDir()
+	if err := plot(plots, dir); err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := os.ReadFile(filepath.Join(plots, "shift-dev-rho0.8-154.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := xml.Unmarshal(drawn, new(struct{})); err != nil || bytes.Count(drawn, []byte("<circle")) != 2*len(testSets) {
+		t.Errorf("two recipes on four sets are drawn as (%v):\n%s", err, drawn)
 	}
 	if strings.Contains(text, "FINAL") {
 		t.Errorf("the report tells of FINAL, which was not run:\n%s", text)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/bench/internal/collage"
 	"github.com/seed-a98b2d25/fovea/model"
 )
@@ -24,7 +25,7 @@ func tinyBench(t *testing.T) (*bench, []*split, *collage.Photographs) {
 	}, 1)
 	b := &bench{
 		base: filepath.Join(dir, "base"), share: filepath.Join(dir, "share"), cache: filepath.Join(dir, "cache"), results: filepath.Join(dir, "results"),
-		backend: model.BackendGo, size: 64, splits: 1, perClass: 4, quick: true,
+		backend: model.BackendGo, size: 64, splits: 1, perClass: 4, steps: 2, quick: true,
 	}
 	if err := c.Save(b.base); err != nil {
 		t.Fatal(err)
@@ -122,6 +123,37 @@ func TestABenchmarkThatWasStoppedGoesOn(t *testing.T) {
 	b.base = filepath.Join(t.TempDir(), "nowhere")
 	if err := b.measureAll(t.Context(), splits, list, photographs); err != nil {
 		t.Errorf("nothing is left to do: %v", err)
+	}
+}
+
+func TestEveryRecipeIsMeasured(t *testing.T) {
+	b, splits, photographs := tinyBench(t)
+	b.perClass = 1
+	judged := named(t, "bad-constant") // by the gate too, which looks at hundreds of pictures
+	for _, list := range [][]recipe{judged, recipes} {
+		b.quick = len(list) > 1
+		if err := b.measureAll(t.Context(), splits, list, photographs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range recipes {
+		for order := range r.orders {
+			var got run
+			if err := readJSON(b.file(splits[0], r.name, order+1), &got); err != nil {
+				t.Fatal(err)
+			}
+			for _, set := range testSets {
+				if len(got.Said[set]) != len(collage.Classes) {
+					t.Errorf("%s: %d answers on %s, want one a class", r.name, len(got.Said[set]), set)
+				}
+			}
+			if r.name == judged[0].name && (len(got.Points) != len(shares) || got.Points[0].Decision == adapt.Promote || !got.Points[0].Collapsed) {
+				t.Errorf("%s is judged as %+v", r.name, got.Points)
+			}
+		}
+	}
+	if err := printReport(io.Discard, b.results); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -30,7 +30,8 @@ type world struct {
 	studio   *studio
 	dir      string // of what depends on rho
 	tests    string // of what does not
-	perClass int    // renderings of a test set
+	perClass int    // pictures a class of a test set
+	steps    int    // of what trains
 
 	backend  *model.Backend
 	backbone string          // digest, of the base
@@ -45,9 +46,9 @@ type world struct {
 }
 
 // openWorld makes a world or finds it in cache.
-func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint, cache string, d *studio, perClass int) (*world, error) {
+func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint, cache string, d *studio, perClass, steps int) (*world, error) {
 	w := &world{
-		studio: d, dir: filepath.Join(cache, d.split.String()), tests: filepath.Join(cache, d.material()), perClass: perClass,
+		studio: d, dir: filepath.Join(cache, d.split.String()), tests: filepath.Join(cache, d.material()), perClass: perClass, steps: steps,
 		backend: b, looks: map[string]*looks{}, plate: map[string][]adapt.Background{}, refits: map[string]*candidate{},
 	}
 	for _, dir := range []string{w.dir, w.tests} {
