@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -11,6 +12,9 @@ import (
 func plot(dir, results string) error {
 	studies, shown, err := readResults(results)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, s := range studies {
@@ -29,7 +33,7 @@ func plot(dir, results string) error {
 func (s *study) svg(shown map[string]pictures) string {
 	const (
 		left, top   = 170, 40 // pixels, of the first panel
-		panel, gap  = 190, 20 // width, and between two
+		panel, gap  = 190, 40 // width, and between two
 		row         = 22
 		most, every = 30., 10. // points, of the axis
 	)
