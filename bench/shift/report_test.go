@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/xml"
+	"io"
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -197,9 +199,39 @@ func TestReportRefusesWhatDoesNotFit(t *testing.T) {
 }
 
 func TestFinalWantsACommittedChoice(t *testing.T) {
-	for _, choice := range []string{"", "\n", "no such recipe"} {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	git := func(args ...string) {
+		t.Helper()
+		args = append([]string{"-c", "user.name=Test", "-c", "user.email=test@localhost"}, args...)
+		if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
+			t.Fatalf("git %s: %v\n%s", args, err, out)
+		}
+	}
+	file := filepath.Join(dir, "bench", "shift", "ours.txt")
+	write := func(text string) {
+		t.Helper()
+		if err := writeFile(file, func(w io.Writer) error { _, err := io.WriteString(w, text); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	git("init", "-q")
+	write("refit\n")
+	for _, choice := range []string{"", "\n", "no such recipe", "refit\n"} { // the last is a recipe, but not committed
 		if err := committed(t.Context(), choice); err == nil || !strings.Contains(err.Error(), "ours.txt") {
 			t.Errorf("FINAL runs with the choice %q: %v", choice, err)
 		}
+	}
+	git("add", "-A")
+	git("commit", "-qm", "the choice")
+	if err := committed(t.Context(), "refit\n"); err != nil {
+		t.Errorf("a choice that is committed is refused: %v", err)
+	}
+	write("foveal\n")
+	if err := committed(t.Context(), "foveal\n"); err == nil {
+		t.Error("FINAL runs with a choice that was changed after the commit")
 	}
 }
