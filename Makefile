@@ -36,7 +36,7 @@ export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
 export FOVEA_GRAB     := $(GRAB)
 export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
 
-.PHONY: run test build all lint unit race bench soak clean deb test-arm64 first first-debs debs fovea grab demo demo-tool
+.PHONY: run test build all lint unit race bench bench-shift bench-shift-quick shift-needs soak clean deb test-arm64 first first-debs debs fovea grab demo demo-tool
 
 # Side by side: packages unpack while Go compiles.
 build:
@@ -80,10 +80,13 @@ $(DEMO)/fovea.yaml: | demo-tool debs
 	@rm -rf $(DEMO)
 	build/bin/demo --out $(DEMO)
 
-$(DEMO)/model/head.json: $(ONNX) $(DEMO)/fovea.yaml | fovea $(PLUGIN)
-	@[ -d build/weights/dinov2 ] || build/bin/fovea models import $(ONNX) --out build/weights/dinov2
+WEIGHTS := build/weights/dinov2
+$(WEIGHTS): | fovea $(ONNX) $(PLUGIN)
+	build/bin/fovea models import $(ONNX) --out $@
+
+$(DEMO)/model/head.json: $(DEMO)/fovea.yaml | $(WEIGHTS)
 	@rm -rf $(DEMO)/model
-	build/bin/fovea head fit --base build/weights/dinov2 --data $(DEMO)/labelled --out $(DEMO)/model
+	build/bin/fovea head fit --base $(WEIGHTS) --data $(DEMO)/labelled --out $(DEMO)/model
 
 # The daemon, and beside it a count of how often its first guess is right, which knows what the clips show.
 run: demo
@@ -118,6 +121,19 @@ soak: build
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GateLets" ./adapt
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Service|GrabRebuild" ./systemd
+
+# Does it help where backgrounds mislead? Hours on two cores; what was measured is in the repository and is not repeated.
+bench-shift: shift-needs
+	$(GO) run ./bench/shift --base $(WEIGHTS) --recipes all
+	$(GO) run ./bench/shift --report
+
+# Two small splits, ten minutes.
+bench-shift-quick: shift-needs
+	$(GO) run ./bench/shift --base $(WEIGHTS) --quick
+
+shift-needs:
+	@tools/packages.sh $(DEMO_DEBS)
+	@$(MAKE) --no-print-directory $(WEIGHTS)
 
 # Debian packages into build/deb; make deb ARCH=arm64 for a Jetson or a Raspberry Pi.
 deb:

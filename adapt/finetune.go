@@ -185,6 +185,9 @@ func (run *tuneRun) add(b *Batch, e *TuneExample, at crop) {
 		return
 	}
 	target := run.probabilities[e]
+	if e.Target != nil {
+		target = e.Target
+	}
 	sure := float64(target[top(target)]) >= run.settings.Confidence
 	if e.Class >= 0 { // a known class beats the parent's opinion
 		target = make([]float32, run.config.Classes)

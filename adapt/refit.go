@@ -16,6 +16,8 @@ import (
 type RefitSettings struct {
 	Swaps int    `json:"swaps" yaml:"swaps"` // labelled objects laid on backgrounds of the device
 	Seed  uint64 `json:"seed" yaml:"seed"`
+	// Foveal fits the head on second views too (FovealBox): for a device that looks twice.
+	Foveal bool `json:"foveal,omitempty" yaml:"foveal,omitempty"`
 }
 
 // DefaultRefit takes about 700 forward passes for some 250 labelled pictures: a minute on two idle cores.
@@ -77,7 +79,7 @@ func refit(ctx context.Context, b *model.Backend, base, parent *model.Checkpoint
 		return nil, nil, err
 	}
 	defer net.Close()
-	m := &refitMaker{net: net, ctx: ctx, progress: progress, labels: parent.Config.Labels}
+	m := &refitMaker{net: net, ctx: ctx, progress: progress, labels: parent.Config.Labels, foveal: s.Foveal}
 	m.e = Examples{Classes: len(m.labels), Width: parent.Config.Dim}
 	if parent.Config.Readout == model.ReadClassMean {
 		m.e.Width *= 2
@@ -120,6 +122,7 @@ type refitMaker struct {
 	ctx      context.Context
 	progress func(done, of int)
 	labels   []string
+	foveal   bool
 	done, of int
 
 	e    Examples
@@ -140,7 +143,7 @@ func (m *refitMaker) pictures(set *Labelled, masks func(i int) (*Picture, []byte
 		if err != nil {
 			return err
 		}
-		if err := m.add(whole, class, p.Group, false); err != nil {
+		if err := m.add(whole, mask, class, p.Group, false); err != nil {
 			return err
 		}
 		r.Originals++
@@ -184,7 +187,7 @@ func (m *refitMaker) pictures(set *Labelled, masks func(i int) (*Picture, []byte
 		}
 		minute := fmt.Sprint(one.Camera, " ", one.UnixNano/6e10)
 		if class >= 0 {
-			if err := m.add(picture, class, fmt.Sprint("sample ", minute, " ", one.Label), true); err != nil {
+			if err := m.add(picture, mask, class, fmt.Sprint("sample ", minute, " ", one.Label), true); err != nil {
 				return err
 			}
 			r.Samples++
@@ -205,7 +208,7 @@ func (m *refitMaker) pictures(set *Labelled, masks func(i int) (*Picture, []byte
 
 // empty adds a view without an object.
 func (m *refitMaker) empty(p *Picture, group string) error {
-	return m.add(p, NoClass, "empty "+group, true)
+	return m.add(p, nil, NoClass, "empty "+group, true)
 }
 
 // swaps lays objects, classes in turn, on backgrounds in turn: each class is laid equally often on each.
@@ -224,16 +227,34 @@ func (m *refitMaker) swaps(objects []cutout, backgrounds []Background, s RefitSe
 		round := n / len(classes)
 		list := of[classes[n%len(classes)]]
 		o := list[(round/len(backgrounds)+round*7919)%len(list)]
-		picture, _ := trainPlacing.onto(backgrounds[round%len(backgrounds)].Picture, o.image, m.net.Preprocess, random)
-		if err := m.add(picture, o.class, o.group, true); err != nil {
+		picture, mask := trainPlacing.onto(backgrounds[round%len(backgrounds)].Picture, o.image, m.net.Preprocess, random)
+		if err := m.add(picture, mask, o.class, o.group, true); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add takes the features of a picture.
-func (m *refitMaker) add(p *Picture, class int, group string, swap bool) error {
+// add takes the features of a picture and, where they are wanted, of the second view that its mask gives; mask may be
+// nil.
+func (m *refitMaker) add(p *Picture, mask []byte, class int, group string, swap bool) error {
+	if err := m.look(p, class, group, swap); err != nil {
+		return err
+	}
+	if m.done++; m.progress != nil {
+		m.progress(m.done, max(m.done, m.of))
+	}
+	if !m.foveal || mask == nil {
+		return nil
+	}
+	box, ok := FovealBox(mask, p.Width, p.Height)
+	if !ok {
+		return nil
+	}
+	return m.look(&Picture{Width: box.Dx(), Height: box.Dy(), RGB: FovealView(p.RGB, p.Width, box)}, class, group, swap)
+}
+
+func (m *refitMaker) look(p *Picture, class int, group string, swap bool) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
 	}
@@ -255,9 +276,6 @@ func (m *refitMaker) add(p *Picture, class int, group string, swap bool) error {
 		m.e.X = append(m.e.X, meanRow(o.Features, c.Dim)...)
 	}
 	m.e.Class, m.e.Group, m.swap = append(m.e.Class, class), append(m.e.Group, group), append(m.swap, swap)
-	if m.done++; m.progress != nil {
-		m.progress(m.done, max(m.done, m.of))
-	}
 	return nil
 }
 

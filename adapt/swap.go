@@ -577,7 +577,7 @@ func (s *EvalSet) Look(ctx context.Context, b *model.Backend, c *model.Checkpoin
 		return nil, err
 	}
 	defer net.Close()
-	backbone := backboneDigest(c)
+	backbone := c.BackboneDigest()
 	seen, have := s.backbones[backbone]
 	if have {
 		o.Milliseconds = seen.milliseconds
@@ -668,15 +668,6 @@ func (s *EvalSet) input(c *model.Checkpoint) func(it *item) []float32 {
 		}
 		return pixels
 	}
-}
-
-// backboneDigest is the digest of all but the head.
-func backboneDigest(c *model.Checkpoint) string {
-	backbone := *c
-	params := *c.Params
-	backbone.Params = &params
-	backbone.Config.Classes, backbone.Config.Labels = 0, nil
-	return backbone.Digest()
 }
 
 // headLogits is the head of a checkpoint on a class token, as model.Forward computes it.

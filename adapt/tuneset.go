@@ -29,6 +29,9 @@ type TuneExample struct {
 	Class int    // index of its label; -1: not known
 	RGB   []byte
 	Mask  []byte
+	// Target is what the cross-entropy pulls a picture of no known class towards, [Classes] probabilities; nil: as
+	// Settings.Target says.
+	Target []float32
 }
 
 // MaskOf finds the mask of a picture, [Height, Width] with 255 on the object; name is the path below the

@@ -108,6 +108,14 @@ func (c *Checkpoint) Digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// BackboneDigest is the digest of all but the head: the same for models that differ by their head alone.
+func (c *Checkpoint) BackboneDigest() string {
+	backbone, params := *c, *c.Params
+	backbone.Params = &params
+	backbone.Config.Classes, backbone.Config.Labels = 0, nil
+	return backbone.Digest()
+}
+
 // layout says how a checkpoint's own names and shapes become a Config and its Params.
 type layout struct {
 	config     Config

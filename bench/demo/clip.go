@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-a98b2d25/fovea/bench/internal/collage"
 )
 
 // Of the clips.
@@ -42,8 +44,8 @@ func (t truth) withObject() bool { return t.Visible >= counted }
 
 // pass is an object's way through the view: in from one side, slowly on, out at the other.
 type pass struct {
-	object       laid    // at rest in the middle of its way
-	begin, end   float64 // seconds into the clip
+	object       collage.Laid // at rest in the middle of its way
+	begin, end   float64      // seconds into the clip
 	fromRight    bool
 	drift, bob   float64 // pixels
 	bobFrequency float64 // per second
@@ -55,13 +57,13 @@ func (m *material) clips(ctx context.Context, dir string, length time.Duration, 
 	lines := make([][]truth, len(cameras))
 	g, ctx := errgroup.WithContext(ctx)
 	for i, camera := range cameras {
-		scene, err := m.scene(camera.scene)
+		scene, err := m.photographs.Read(camera.scene)
 		if err != nil {
 			return "", err
 		}
 		g.Go(func() (err error) {
 			random := rand.New(rand.NewPCG(seed, uint64(i)))
-			plate := view(scene, 1, .5, .5, pictureWidth)
+			plate := collage.View(scene, 1, .5, .5, image.Pt(pictureWidth, pictureHeight))
 			passes := schedule(m.turns(seed, i), plate.Rect, length.Seconds(), random)
 			lines[i], err = film(ctx, dir, camera.name, plate, passes, int(length.Seconds()*framesPerSecond), random)
 			return err
@@ -91,18 +93,18 @@ func (m *material) clips(ctx context.Context, dir string, length time.Duration, 
 }
 
 // turns is the order in which a camera shows the unseen cut-outs: one of each class in turn, without end.
-func (m *material) turns(seed uint64, camera int) func() *cutout {
+func (m *material) turns(seed uint64, camera int) func() *collage.Cutout {
 	random := rand.New(rand.NewPCG(seed, 99)) // the same for every camera
-	of := make([][]*cutout, len(classes))
+	of := make([][]*collage.Cutout, len(collage.Classes))
 	for i := range m.unseen {
-		of[m.unseen[i].class] = append(of[m.unseen[i].class], &m.unseen[i])
+		of[m.unseen[i].Class] = append(of[m.unseen[i].Class], &m.unseen[i])
 	}
 	for _, c := range of {
 		random.Shuffle(len(c), func(a, b int) { c[a], c[b] = c[b], c[a] })
 	}
 	n := 0
-	order := rand.New(rand.NewPCG(seed, uint64(camera))).Perm(len(classes))
-	return func() *cutout {
+	order := rand.New(rand.NewPCG(seed, uint64(camera))).Perm(len(collage.Classes))
+	return func() *collage.Cutout {
 		c, round := of[order[n%len(order)]], n/len(order)
 		n++
 		return c[(camera+round*len(cameras))%len(c)]
@@ -110,7 +112,7 @@ func (m *material) turns(seed uint64, camera int) func() *cutout {
 }
 
 // schedule plans the passes of a clip: an empty stretch, an object, and so on.
-func schedule(next func() *cutout, in image.Rectangle, length float64, random *rand.Rand) []pass {
+func schedule(next func() *collage.Cutout, in image.Rectangle, length float64, random *rand.Rand) []pass {
 	var passes []pass
 	for at := 1.5; ; {
 		c := next()
@@ -118,11 +120,11 @@ func schedule(next func() *cutout, in image.Rectangle, length float64, random *r
 		if end > length-.5 {
 			return passes
 		}
-		size := c.size(float64(in.Dy()) * clipSpan.draw(random))
+		size := c.Size(float64(in.Dy()) * clipSpan.Draw(random))
 		x := (in.Dx()-size.X)/2 + int(40*(random.Float64()-.5))
 		y := int(float64(in.Dy()-size.Y) * (.6 + .4*random.Float64()))
 		passes = append(passes, pass{
-			object: c.lay(size, image.Pt(x, y), random), begin: at, end: end, fromRight: random.IntN(2) == 0,
+			object: c.Lay(size, image.Pt(x, y), random), begin: at, end: end, fromRight: random.IntN(2) == 0,
 			drift: 30 + 40*random.Float64(), bob: 2 + 4*random.Float64(), bobFrequency: .5 + random.Float64(),
 		})
 		at = end + 1 + 2*random.Float64()
@@ -130,19 +132,19 @@ func schedule(next func() *cutout, in image.Rectangle, length float64, random *r
 }
 
 // at is where the object is at a time, in seconds into the clip; absent outside its time.
-func (p pass) at(t float64, in image.Rectangle) (laid, bool) {
+func (p pass) at(t float64, in image.Rectangle) (collage.Laid, bool) {
 	if t < p.begin || t > p.end {
-		return laid{}, false
+		return collage.Laid{}, false
 	}
 	smooth := func(v float64) float64 { v = min(max(v, 0), 1); return v * v * (3 - 2*v) }
-	out := float64(in.Dx()+p.object.image.Rect.Dx())/2 + 60 // from the middle until nothing is left in the picture
+	out := float64(in.Dx()+p.object.Image.Rect.Dx())/2 + 60 // from the middle until nothing is left in the picture
 	x := out*(smooth((t-p.begin)/enter)-1) + out*smooth((t-p.end+enter)/enter)
 	x += p.drift * ((t-p.begin)/(p.end-p.begin) - .5)
 	if p.fromRight {
 		x = -x
 	}
 	l := p.object
-	l.at = l.at.Add(image.Pt(int(math.Round(x)), int(p.bob*math.Sin(2*math.Pi*p.bobFrequency*t))))
+	l.At = l.At.Add(image.Pt(int(math.Round(x)), int(p.bob*math.Sin(2*math.Pi*p.bobFrequency*t))))
 	return l, true
 }
 
@@ -187,13 +189,13 @@ func render(out io.Writer, masks, name string, plate *image.RGBA, passes []pass,
 			if !here {
 				continue
 			}
-			if line.Visible = l.visible(plate.Rect); line.Visible == 0 {
+			if line.Visible = l.Visible(plate.Rect); line.Visible == 0 {
 				continue
 			}
 			clear(mask.Pix)
-			l.onto(p, mask)
-			box := l.box().Intersect(plate.Rect)
-			line.Class, line.Object = classes[l.cutout.class].name, l.cutout.object
+			l.Onto(p, mask)
+			box := l.Box().Intersect(plate.Rect)
+			line.Class, line.Object = collage.Classes[l.Cutout.Class].Name, l.Cutout.Object
 			line.Box = &[4]int{box.Min.X, box.Min.Y, box.Max.X, box.Max.Y}
 			if err := write(filepath.Join(masks, fmt.Sprintf("%05d.png", n+1)), func(w io.Writer) error { return encodeMask(w, mask) }); err != nil {
 				return nil, err
@@ -201,7 +203,8 @@ func render(out io.Writer, masks, name string, plate *image.RGBA, passes []pass,
 		}
 		lines = append(lines, line)
 		// Light as clouds and a lamp's flicker make it, and a sensor's grain: no two frames are the same.
-		tinted(p, 1+.05*math.Sin(2*math.Pi*t/47+phase)+.01*random.NormFloat64())
+		light := 1 + .05*math.Sin(2*math.Pi*t/47+phase) + .01*random.NormFloat64()
+		collage.Tint(p, light, light, light)
 		grain.onto(p, random)
 		if _, err := out.Write(p.Pix); err != nil {
 			return nil, err

@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/seed-a98b2d25/fovea/bench/internal/collage"
 )
 
 // standIn makes a folder with the names of the packages' files: discs for cut-outs, plain photographs.
@@ -36,8 +38,8 @@ func standIn(t *testing.T) string {
 		}
 	}
 	random := rand.New(rand.NewPCG(1, 1))
-	for _, c := range classes {
-		for i, folder := range c.folders {
+	for _, c := range collage.Classes {
+		for i, folder := range c.Folders {
 			for n := range 5 {
 				disc := image.NewNRGBA(image.Rect(0, 0, 120, 90))
 				colour := color.NRGBA{uint8(random.IntN(256)), uint8(random.IntN(256)), uint8(random.IntN(256)), 255}
@@ -51,8 +53,8 @@ func standIn(t *testing.T) string {
 				put(fmt.Sprintf("tuxpaint/stamps/%s/thing%d%d.png", folder, i, n), func(w io.Writer) error { return png.Encode(w, disc) })
 			}
 		}
-		put("tuxpaint/stamps/"+c.folders[0]+"/thing00_mirror.png", func(w io.Writer) error { return png.Encode(w, image.NewNRGBA(image.Rect(0, 0, 99, 99))) })
-		put("tuxpaint/stamps/"+c.folders[0]+"/tiny.png", func(w io.Writer) error { return png.Encode(w, image.NewGray(image.Rect(0, 0, 40, 40))) })
+		put("tuxpaint/stamps/"+c.Folders[0]+"/thing00_mirror.png", func(w io.Writer) error { return png.Encode(w, image.NewNRGBA(image.Rect(0, 0, 99, 99))) })
+		put("tuxpaint/stamps/"+c.Folders[0]+"/tiny.png", func(w io.Writer) error { return png.Encode(w, image.NewGray(image.Rect(0, 0, 40, 40))) })
 	}
 	scenes := slices.Concat(labelledScenes, testScenes)
 	for _, c := range cameras {
@@ -85,22 +87,22 @@ func TestMaterialIsNotSharedBetweenLabelledAndUnseen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labelled, unseen := map[string]bool{}, make([]int, len(classes))
+	labelled, unseen := map[string]bool{}, make([]int, len(collage.Classes))
 	for _, c := range m.labelled {
-		labelled[fmt.Sprint(c.class, c.object)] = true
+		labelled[fmt.Sprint(c.Class, c.Object)] = true
 	}
 	for _, c := range m.unseen {
-		unseen[c.class]++
-		if labelled[fmt.Sprint(c.class, c.object)] {
-			t.Errorf("%s %s is on both sides", classes[c.class].name, c.object)
+		unseen[c.Class]++
+		if labelled[fmt.Sprint(c.Class, c.Object)] {
+			t.Errorf("%s %s is on both sides", collage.Classes[c.Class].Name, c.Object)
 		}
-		if got := c.image.Rect.Size(); got != image.Pt(99, 79) {
+		if got := c.Image.Rect.Size(); got != image.Pt(99, 79) {
 			t.Errorf("a disc of 99 x 79 with a transparent border is cropped to %v", got)
 		}
 	}
-	for i, c := range classes {
-		if want := 5 * len(c.folders) / 3; unseen[i] != want {
-			t.Errorf("%d of class %s stay unseen, want a third of %d", unseen[i], c.name, 5*len(c.folders))
+	for i, c := range collage.Classes {
+		if want := 5 * len(c.Folders) / 3; unseen[i] != want {
+			t.Errorf("%d of class %s stay unseen, want a third of %d", unseen[i], c.Name, 5*len(c.Folders))
 		}
 	}
 }
@@ -130,7 +132,7 @@ func TestMakeWritesClipsWhoseTruthFitsTheirMasks(t *testing.T) {
 		}
 		empty, with := 0, 0
 		for _, f := range c.frames {
-			mask, err := decode(filepath.Join(v.Out, "masks", c.camera, fmt.Sprintf("%05d.png", f.Frame)))
+			mask, err := collage.Decode(filepath.Join(v.Out, "masks", c.camera, fmt.Sprintf("%05d.png", f.Frame)))
 			if f.Box == nil {
 				empty++
 				if err == nil {
@@ -163,7 +165,7 @@ func TestMakeWritesClipsWhoseTruthFitsTheirMasks(t *testing.T) {
 	}
 	pictures, _ := filepath.Glob(filepath.Join(v.Out, "labelled", "*", "*", "*.jpg"))
 	for _, p := range pictures {
-		if mask, err := decode(strings.TrimSuffix(p, ".jpg") + ".mask.png"); err != nil || mask.Bounds().Dx() != labelledWidth {
+		if mask, err := collage.Decode(strings.TrimSuffix(p, ".jpg") + ".mask.png"); err != nil || mask.Bounds().Dx() != labelledWidth {
 			t.Errorf("mask of %s: %v", p, err)
 		}
 	}

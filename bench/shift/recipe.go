@@ -1,0 +1,382 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/bench/gate/bad"
+	"github.com/seed-a98b2d25/fovea/model"
+)
+
+// recipe makes a candidate of a world's parent.
+type recipe struct {
+	name  string
+	about string
+	// orders is how many orders of training are tried: 1 where nothing is drawn.
+	orders int
+	kind   kind
+	make   func(ctx context.Context, w *world, order uint64) (*candidate, error)
+}
+
+// kind groups recipes by what they cost and what they are for.
+type kind string
+
+const (
+	forward kind = "forward" // no step through the backbone: seconds to a minute
+	trains  kind = "train"   // steps through it: minutes
+	ceiling kind = "ceiling" // forward, with what a device cannot know
+	wrong   kind = "bad"     // loses on purpose: what the gate must not promote
+)
+
+// candidate is what a recipe made.
+type candidate struct {
+	model    *model.Checkpoint
+	second   string  // whether and where it looks again
+	floor    float32 // least quality of a mask that places a second view
+	training any     // report
+}
+
+// recipes are all that is measured. The first is what the others are compared with.
+var recipes = append([]recipe{
+	{"before", "the parent: one head for all, fitted on the labelled pictures", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return &candidate{model: w.in.Parent, second: once}, nil
+	}},
+	{"foveal", "the parent looks twice", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return twice(&candidate{model: w.in.Parent}), nil
+	}},
+	{"foveal-any", "that, wherever there is a mask, however bad", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return anywhere(&candidate{model: w.in.Parent}), nil
+	}},
+	{"foveal-fit", "a head fitted on both views of the labelled pictures, looks twice", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
+		c, err := w.fitBoth(ctx)
+		return twice(c), err
+	}},
+	{"foveal-fit-any", "that head, wherever there is a mask", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
+		c, err := w.fitBoth(ctx)
+		return anywhere(c), err
+	}},
+	{"refit-labelled", "head refit with swaps on the labelled scenes alone: the control", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.refit(ctx, "labelled", adapt.DefaultRun.Seeded(order).Refit)
+	}},
+	{"refit", "head refit with swaps on the device's scenes", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
+	}},
+	{"foveal+refit", "that head looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
+		return twice(c), err
+	}},
+	{"foveal+refit-both", "head refit on both views, looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refitBoth(ctx, order)
+		return twice(c), err
+	}},
+	{"foveal+refit-both-any", "that head, wherever there is a mask", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refitBoth(ctx, order)
+		return anywhere(c), err
+	}},
+	{"published", "the published recipe on the device's frames, as its program would run there", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class < 0 })
+	}},
+	{"published-labelled", "the published recipe on the labelled pictures", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class >= 0 && !strings.Contains(e.Name, " on ") })
+	}},
+	{"distilled", "the foveal view as the teacher of the single view, on frames, beside labelled pictures and swaps", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.distilled(ctx, order, false)
+	}},
+	{"distilled+relevance", "that, with the relevance terms", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.distilled(ctx, order, true)
+	}},
+	{"ceiling-foveal", "second views placed by the true masks", 1, ceiling, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return &candidate{model: w.in.Parent, second: trueBoxes}, nil
+	}},
+	{"ceiling-refit", "head refit with true masks on true empty views", 2, ceiling, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.refit(ctx, "true", adapt.DefaultRun.Seeded(order).Refit)
+	}},
+}, wrongOnes()...)
+
+// wrongOnes are candidates of bench/gate that lose by their head alone.
+func wrongOnes() []recipe {
+	var list []recipe
+	for _, m := range bad.Makers {
+		if !slices.Contains([]string{"collapsed to one class", "constant", "head plus noise", "classes exchanged"}, m.Name) {
+			continue
+		}
+		list = append(list, recipe{"bad-" + strings.ReplaceAll(m.Name, " ", "-"), m.Name, 2, wrong, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+			c, err := m.Make(bad.Given{Context: ctx, Backend: w.backend, Parent: w.in.Parent, Seed: order})
+			return &candidate{model: c, second: once}, err
+		}})
+	}
+	return list
+}
+
+// find returns a recipe by its name.
+func find(name string) (recipe, error) {
+	var names []string
+	for _, r := range recipes {
+		if r.name == name {
+			return r, nil
+		}
+		names = append(names, r.name)
+	}
+	return recipe{}, fmt.Errorf("no recipe %q: want one of %s", name, strings.Join(names, ", "))
+}
+
+// twice makes a candidate look again where a mask is to be trusted.
+func twice(c *candidate) *candidate {
+	if c == nil {
+		return nil
+	}
+	out := *c
+	out.second, out.floor = cutBoxes, float32(adapt.DefaultMasks.Floor)
+	return &out
+}
+
+// anywhere makes a candidate look again wherever there is a mask.
+func anywhere(c *candidate) *candidate {
+	if c = twice(c); c != nil {
+		c.floor = 0
+	}
+	return c
+}
+
+// refitBoth is the product's refit on the device's backgrounds, on both views.
+func (w *world) refitBoth(ctx context.Context, order uint64) (*candidate, error) {
+	s := adapt.DefaultRun.Seeded(order).Refit
+	s.Foveal = true
+	return w.refit(ctx, string(adapt.Train), s)
+}
+
+// fitBoth fits the parent's head anew, on both views of the labelled pictures; the same one is made once a world.
+func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
+	const key = "labelled pictures alone"
+	if have := w.refits[key]; have != nil {
+		return have, nil
+	}
+	net, err := model.NewNet(w.backend, w.in.Parent)
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	e := newEye(net)
+	x := adapt.Examples{Width: net.Config.Dim, Classes: net.Config.Classes}
+	for _, one := range w.in.Labelled.Pictures {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if one.Part != adapt.Fit {
+			continue
+		}
+		p, err := adapt.ReadPicture(filepath.Join(w.in.Labelled.Dir, one.File))
+		if err != nil {
+			return nil, err
+		}
+		frame, view, quality, err := e.look(p, nil, nil, cutBoxes)
+		if err != nil {
+			return nil, err
+		}
+		views := [][]float32{frame, view}
+		if view == nil || quality < float32(adapt.DefaultMasks.Floor) {
+			views = views[:1]
+		}
+		for _, v := range views {
+			x.X, x.Class, x.Group = append(x.X, v...), append(x.Class, one.Class), append(x.Group, one.Group)
+		}
+	}
+	fit, err := adapt.FitHead(ctx, &x, net.Config.Labels, 1, nil)
+	if err != nil {
+		return nil, err
+	}
+	c, err := withHead(w.in.Parent, fit.Head, net.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	w.refits[key] = &candidate{model: c, second: once}
+	return w.refits[key], nil
+}
+
+// refit is adapt.Refit on backgrounds of a kind; the same one is made once a world.
+func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSettings) (*candidate, error) {
+	key := fmt.Sprint(backgrounds, s)
+	if have := w.refits[key]; have != nil {
+		return have, nil
+	}
+	labelled, pack := w.in.Labelled, w.in.Pack
+	switch backgrounds {
+	case "labelled":
+		pack = &adapt.Pack{} // nothing of the device
+	case "true":
+		labelled = w.masked
+	}
+	list, err := w.backgrounds(ctx, backgrounds)
+	if err != nil {
+		return nil, err
+	}
+	c, report, err := adapt.Refit(ctx, w.backend, w.in.Base, w.in.Parent, labelled, pack, list, s, nil)
+	if err != nil {
+		return nil, err
+	}
+	w.refits[key] = &candidate{model: c, second: once, training: report}
+	return w.refits[key], nil
+}
+
+// published is the published recipe, cut at what a device can spend, on the pictures of a TuneSet that use admits.
+func (w *world) published(ctx context.Context, order uint64, use func(adapt.TuneExample) bool) (*candidate, error) {
+	s := adapt.DefaultRun.Seeded(order)
+	var err error
+	if s.Tune, err = adapt.Preset(adapt.Published.Preset, w.in.Parent); err != nil {
+		return nil, err
+	}
+	s.Tune.Seed, s.Tune.Steps, s.Tune.MicroBatch = order, w.steps, 2
+	set, err := w.tuneSet(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	drop := func(e adapt.TuneExample) bool { return !use(e) }
+	set.Train, set.Held = slices.DeleteFunc(set.Train, drop), slices.DeleteFunc(set.Held, drop)
+	return w.tune(ctx, set, s.Tune)
+}
+
+func (w *world) tuneSet(ctx context.Context, s adapt.RunSettings) (*adapt.TuneSet, error) {
+	plates, err := w.backgrounds(ctx, string(adapt.Train))
+	if err != nil {
+		return nil, err
+	}
+	return w.in.TuneSet(ctx, w.backend, plates, s)
+}
+
+func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) (*candidate, error) {
+	c, report, err := adapt.FineTune(ctx, w.backend, w.in.Parent, set, s, nil)
+	if err != nil {
+		return nil, err
+	}
+	report.Steps = nil // the checks tell enough
+	return &candidate{model: c, second: once, training: report}, nil
+}
+
+// distilled tunes the last blocks towards what the parent says when it looks twice.
+func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
+	s := adapt.DefaultRun.Seeded(order)
+	s.Tune.Steps, s.Tune.Rate = w.steps, 1e-5
+	if !relevance {
+		s.Tune.Objective.Relevance, s.Tune.GradientRatio = 0, 0
+	}
+	set, err := w.tuneSet(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	targets, err := w.teach()
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range []*[]adapt.TuneExample{&set.Train, &set.Held} {
+		*list = slices.DeleteFunc(*list, func(e adapt.TuneExample) bool {
+			return e.Class < 0 && float64(slices.Max(targets[e.Name])) < s.Tune.Confidence
+		})
+		for i := range *list {
+			if e := &(*list)[i]; e.Class < 0 {
+				e.Target = targets[e.Name]
+			}
+		}
+	}
+	return w.tune(ctx, set, s.Tune)
+}
+
+// teach is what the parent says of each training frame with a mask when it looks twice, by the names of TuneSet.
+func (w *world) teach() (map[string][]float32, error) {
+	net, err := model.NewNet(w.backend, w.in.Parent)
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	e := newEye(net)
+	targets := map[string][]float32{}
+	for i, one := range w.in.Pack.Samples {
+		if one.Part != adapt.Train || one.MaskBytes == 0 {
+			continue
+		}
+		p, mask, err := w.in.Pack.Read(i)
+		if err != nil {
+			return nil, err
+		}
+		frame, view, _, err := e.look(p, nil, mask, trueBoxes) // the pack's mask, which TokenCut has cut
+		if err != nil {
+			return nil, err
+		}
+		targets[fmt.Sprint(one.Camera, " ", one.Sequence)] = model.Probabilities(logits(w.in.Parent, frame, view))
+	}
+	return targets, nil
+}
+
+// logits are the head of c on the frame's class token and, unless it is nil, on the second view's.
+func logits(c *model.Checkpoint, frame, view []float32) []float32 {
+	head := func(token []float32) []float32 {
+		out := make([]float32, c.Config.Classes)
+		for k := range out {
+			sum := float64(c.Params.HeadBias[k])
+			for j, v := range token {
+				sum += float64(v) * float64(c.Params.HeadWeight[k*len(token)+j])
+			}
+			out[k] = float32(sum)
+		}
+		return out
+	}
+	if view == nil {
+		return head(frame)
+	}
+	return adapt.FovealLogits(head(frame), head(view))
+}
+
+// answers is what a candidate says of each picture of a set, its class as a letter from a on.
+func (w *world) answers(ctx context.Context, c *candidate, backbone, set string) (string, error) {
+	l, err := w.look(ctx, c.model, backbone, set, c.second)
+	if err != nil {
+		return "", err
+	}
+	said := make([]byte, len(l.Frame))
+	for i := range said {
+		view := l.View[i]
+		if c.second == once || l.Quality[i] < c.floor {
+			view = nil
+		}
+		out := logits(c.model, l.Frame[i], view)
+		said[i] = 'a' + byte(slices.Index(out, slices.Max(out)))
+	}
+	return string(said), nil
+}
+
+// between is the model that lies a share of the way from the parent to a candidate.
+func between(parent, c *model.Checkpoint, share float64) *model.Checkpoint {
+	out, params := *c, *c.Params
+	out.Params = &params
+	params.Blocks = slices.Clone(params.Blocks)
+	var from [][]float32
+	parent.Params.Each(parent.Config, func(_ model.Param, v *[]float32) { from = append(from, *v) })
+	n := 0
+	out.Params.Each(out.Config, func(_ model.Param, v *[]float32) {
+		a, b := from[n], *v
+		n++
+		if len(a) > 0 && len(b) > 0 && &a[0] == &b[0] {
+			return // shared: the backbone of a refitted head
+		}
+		mixed := make([]float32, len(b))
+		for i := range mixed {
+			mixed[i] = float32((1-share)*float64(a[i]) + share*float64(b[i]))
+		}
+		*v = mixed
+	})
+	return &out
+}
+
+// collapsed tells that one class takes most of what is said.
+func collapsed(said string) bool {
+	most := 0
+	for _, letter := range said {
+		most = max(most, strings.Count(said, string(letter)))
+	}
+	return float64(most) > mostOfOneClass*float64(len(said))
+}
+
+const mostOfOneClass = .6
