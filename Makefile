@@ -88,11 +88,12 @@ $(DEMO)/model/head.json: $(DEMO)/fovea.yaml | $(WEIGHTS)
 	@rm -rf $(DEMO)/model
 	build/bin/fovea head fit --base $(WEIGHTS) --data $(DEMO)/labelled --out $(DEMO)/model
 
-# The daemon, and beside it a count of how often its first guess is right, which knows what the clips show.
+# The daemon, and beside it a count of how often its first guess is right, which knows what the clips show; again when
+# an adaptation has changed the model, some minutes later.
 run: demo
-	@printf '\n  The page       http://127.0.0.1:8080\n  MQTT           %s\n  End with       Ctrl-C\n\n' \
+	@printf '\n  The page       http://127.0.0.1:8080\n  MQTT           %s\n  End with       Ctrl-C\n\n  It begins with a head that learned its classes before other scenes than these. In some minutes it has seen enough\n  to adapt by itself; how often it is right before and after is printed here.\n\n' \
 	  "mosquitto_sub -h 127.0.0.1 -u fovea -P \"\$$(cat $(DEMO)/state/mqtt-password)\" -t 'fovea/#' -v"
-	@build/bin/demo score --truth $(DEMO)/truth.jsonl --for 100s & exec build/bin/fovea run --config $(DEMO)/fovea.yaml
+	@build/bin/demo score --truth $(DEMO)/truth.jsonl --for 100s --again & exec build/bin/fovea run --config $(DEMO)/fovea.yaml
 
 test: build lint unit race
 

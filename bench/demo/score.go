@@ -21,6 +21,7 @@ type scoreVerb struct {
 	Truth string        `required:"" placeholder:"FILE" help:"truth.jsonl of the demonstration."`
 	URL   string        `default:"http://127.0.0.1:8080" help:"Page of the daemon that shows the clips, freshly started or not."`
 	For   time.Duration `default:"80s" help:"How long to watch; a little longer than the clips."`
+	Again bool          `help:"Then wait until the live model is another, and watch again; until the daemon ends."`
 	JSON  bool          `help:"Print one JSON object."`
 }
 
@@ -49,6 +50,42 @@ func (v scoreVerb) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := v.score(ctx, clips); err != nil || !v.Again {
+		return err
+	}
+	for version, known := v.version(ctx); known; {
+		sleep(ctx, 2*time.Second)
+		is, up := v.version(ctx)
+		if !up {
+			return nil
+		}
+		if is == version {
+			continue
+		}
+		version = is
+		fmt.Printf("version %d is live:\n", version)
+		if err := v.score(ctx, clips); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// version is that of the live model; false where the daemon does not answer.
+func (v scoreVerb) version(ctx context.Context) (int64, bool) {
+	var status struct {
+		Health struct {
+			Model struct {
+				Version int64 `json:"version"`
+			} `json:"model"`
+		} `json:"health"`
+	}
+	code, err := get(ctx, v.URL+"/api/status", &status)
+	return status.Health.Model.Version, err == nil && code == http.StatusOK
+}
+
+// score watches the clips once.
+func (v scoreVerb) score(ctx context.Context, clips []clip) error {
 	ctx, cancel := context.WithTimeout(ctx, v.For)
 	defer cancel()
 	tallies := make([]*tally, len(clips))
@@ -151,31 +188,41 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+// ask returns the next answer; nil where none came in the page's time.
 func ask(ctx context.Context, address string) (*answer, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	switch response.StatusCode {
-	case http.StatusOK:
-	case http.StatusNoContent:
-		return nil, nil
-	default:
-		return nil, fmt.Errorf("%s: %s", address, response.Status)
-	}
 	var a answer
-	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
-		return nil, fmt.Errorf("%s: %w", address, err)
+	code, err := get(ctx, address, &a)
+	if err != nil || code == http.StatusNoContent {
+		return nil, err
 	}
 	if a.Seq == 0 || len(a.Guesses) == 0 {
 		return nil, errors.New(address + ": the answer has no frame number or no guess")
 	}
 	return &a, nil
+}
+
+// get reads JSON from the page, where it has content.
+func get(ctx context.Context, address string, into any) (code int, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusNoContent:
+		return response.StatusCode, nil
+	default:
+		return 0, fmt.Errorf("%s: %s", address, response.Status)
+	}
+	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+		return 0, fmt.Errorf("%s: %w", address, err)
+	}
+	return response.StatusCode, nil
 }
 
 func (t *tally) judge(is truth, said string) {
