@@ -90,10 +90,17 @@ func compare(size string, batch, rounds, threads int, python string) error {
 		}
 		defer peers[name].Stop()
 	}
-	const warm = 3
+	// A turn begins when the threads of the program before it have stopped spinning, and its first pass is not
+	// counted: it finds the other programs' data in the caches, as no program does that runs for itself.
+	const warm, pause = 3, 50 * time.Millisecond
 	seconds, logits := map[string][]float64{}, map[string][]float64{}
 	for round := range rounds + warm {
 		for _, name := range names {
+			time.Sleep(pause)
+			_, err := peers[name].Round()
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
 			r, err := peers[name].Round()
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
