@@ -42,7 +42,7 @@ func main() {
 	flag.StringVar(&b.demo, "demo", "build/demo", "`folder` of the demonstration, with a fitted model in it")
 	flag.IntVar(&b.rounds, "rounds", 4, "times idle, and times adapting")
 	flag.DurationVar(&b.phase, "phase", 30*time.Second, "length of each")
-	flag.IntVar(&b.samples, "samples", 40, "samples to collect first: a minute or two")
+	flag.IntVar(&b.samples, "samples", 24, "samples to collect first: a few minutes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -133,12 +133,12 @@ func (b *bench) start(ctx context.Context) (*exec.Cmd, error) {
 	config := fmt.Sprintf(`state_dir: %q
 socket: %q
 model: {dir: %q}
-inference: {fps: 2}
+inference: {fps: 2, relevance_every: 3}
 cameras:
   - {id: %s, source: %q, loop: true}
   - {id: %s, source: %q, loop: true}
 samples: {every: 1s, apart: 0.01, novel: 0.02}
-adapt: {auto: false}
+adapt: {auto: false, gate: {least_frames: 1}}
 mqtt: {listen: "127.0.0.1:0"}
 web: {listen: %q}
 `, filepath.Join(b.dir, "state"), socket, filepath.Join(b.demo, "model"),
