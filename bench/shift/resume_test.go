@@ -137,7 +137,7 @@ func TestEveryRecipeIsMeasured(t *testing.T) {
 		}
 	}
 	for _, r := range recipes {
-		for order := range r.orders {
+		for order := range b.orders(r) {
 			var got run
 			if err := readJSON(b.file(splits[0], r.name, order+1), &got); err != nil {
 				t.Fatal(err)
