@@ -44,9 +44,10 @@ func main() {
 	flag.IntVar(&b.splits, "splits", 8, "splits at rho .8")
 	flag.IntVar(&b.others, "others", 3, "splits at rho .6 and at rho 1")
 	flag.IntVar(&b.perClass, "pictures", 80, "pictures a class in each test set")
+	flag.IntVar(&b.labelled, "labelled", 40, "labelled pictures a class")
 	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
 	flag.BoolVar(&b.final, "final", false, "measure what dev never touched: before and the recipe that ours.txt names, beside its rivals")
-	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class, into the cache")
+	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class and one order of training, into the cache")
 	flag.BoolVar(&b.report, "report", false, "print the tables of the results instead")
 	flag.StringVar(&b.plot, "plot", "", "with -report: `folder` for the same as pictures")
 	flag.BoolVar(&b.freeze, "freeze", false, "print what final.txt was drawn as instead")
@@ -60,7 +61,7 @@ func main() {
 
 type bench struct {
 	base, share, cache, results, recipes, backend, sheet, plot string
-	size, splits, others, perClass, steps                      int
+	size, splits, others, perClass, labelled, steps            int
 	final, quick, report, freeze                               bool
 
 	machine machine
@@ -104,7 +105,7 @@ func (b *bench) run(ctx context.Context) error {
 	}
 	photographs := &collage.Photographs{Share: b.share}
 	if b.sheet != "" {
-		d, err := newStudio(splits[0], photographs)
+		d, err := newStudio(splits[0], photographs, b.labelled)
 		if err != nil {
 			return err
 		}
@@ -186,13 +187,21 @@ func (b *bench) measureAll(ctx context.Context, splits []*split, list []recipe, 
 
 func (b *bench) complete(s *split, list []recipe) bool {
 	for _, r := range list {
-		for order := range r.orders {
+		for order := range b.orders(r) {
 			if !b.done(s, r.name, order+1) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+// orders is how many orders of training of a recipe are tried.
+func (b *bench) orders(r recipe) int {
+	if b.quick {
+		return 1
+	}
+	return r.orders
 }
 
 func (b *bench) open(ctx context.Context) (*model.Backend, *model.Checkpoint, error) {
@@ -214,7 +223,7 @@ func (b *bench) open(ctx context.Context) (*model.Backend, *model.Checkpoint, er
 }
 
 func (b *bench) measureSplit(ctx context.Context, s *split, list []recipe, backend *model.Backend, backbone *model.Checkpoint, photographs *collage.Photographs) error {
-	d, err := newStudio(s, photographs)
+	d, err := newStudio(s, photographs, b.labelled)
 	if err != nil {
 		return err
 	}
@@ -227,7 +236,7 @@ func (b *bench) measureSplit(ctx context.Context, s *split, list []recipe, backe
 	}
 	defer w.close()
 	for _, r := range list {
-		for order := 1; order <= r.orders; order++ {
+		for order := 1; order <= b.orders(r); order++ {
 			if b.done(s, r.name, order) {
 				continue
 			}

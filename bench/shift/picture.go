@@ -44,10 +44,11 @@ type studio struct {
 	*split
 	photographs map[string]*image.RGBA
 	fixed       []camera
+	labelled    int // pictures a class
 }
 
-func newStudio(s *split, read *collage.Photographs) (*studio, error) {
-	d := &studio{split: s, photographs: map[string]*image.RGBA{}}
+func newStudio(s *split, read *collage.Photographs, labelled int) (*studio, error) {
+	d := &studio{split: s, photographs: map[string]*image.RGBA{}, labelled: labelled}
 	for _, name := range slices.Concat(slices.Concat(s.scenes...), s.cameras, s.others) {
 		var err error
 		if d.photographs[name], err = read.Read(name); err != nil {
@@ -106,17 +107,15 @@ func (d *studio) tests(set string, perClass int) []shot {
 	return shots
 }
 
-const labelledPerClass = 40
-
 // labels lists the labelled shots: of a class's objects in turn, rho of them in scenes of the class.
 func (d *studio) labels() []shot {
 	var shots []shot
 	for class := range collage.Classes {
 		random := d.random("labels", class)
-		list := ofClass(d.labelled, class, random)
-		own := int(math.Round(d.Rho * labelledPerClass))
-		order := random.Perm(labelledPerClass) // whose first ones have a scene of their class
-		for n := range labelledPerClass {
+		list := ofClass(d.split.labelled, class, random)
+		own := int(math.Round(d.Rho * float64(d.labelled)))
+		order := random.Perm(d.labelled) // whose first ones have a scene of their class
+		for n := range d.labelled {
 			of := class
 			if order[n] >= own {
 				of = (class + 1 + random.IntN(len(collage.Classes)-1)) % len(collage.Classes)

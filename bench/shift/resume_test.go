@@ -25,7 +25,7 @@ func tinyBench(t *testing.T) (*bench, []*split, *collage.Photographs) {
 	}, 1)
 	b := &bench{
 		base: filepath.Join(dir, "base"), share: filepath.Join(dir, "share"), cache: filepath.Join(dir, "cache"), results: filepath.Join(dir, "results"),
-		backend: model.BackendGo, size: 64, splits: 1, perClass: 4, steps: 2, quick: true,
+		backend: model.BackendGo, size: 64, splits: 1, perClass: 4, labelled: 12, steps: 2, quick: true,
 	}
 	if err := c.Save(b.base); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestEveryRecipeIsMeasured(t *testing.T) {
 		}
 	}
 	for _, r := range recipes {
-		for order := range r.orders {
+		for order := range b.orders(r) {
 			var got run
 			if err := readJSON(b.file(splits[0], r.name, order+1), &got); err != nil {
 				t.Fatal(err)
@@ -159,7 +159,7 @@ func TestEveryRecipeIsMeasured(t *testing.T) {
 
 func TestResultsOfOtherPicturesAreNotMixed(t *testing.T) {
 	b, splits, photographs := tinyBench(t)
-	d, err := newStudio(splits[0], photographs)
+	d, err := newStudio(splits[0], photographs, b.labelled)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ func drawSheet(d *studio, file string) error {
 		rows = append(rows, row{name, first, shots[first : first+across]})
 	}
 	for class := range d.scenes {
-		add("labelled", class*labelledPerClass, labels)
+		add("labelled", class*d.labelled, labels)
 	}
 	for i := range d.fixed {
 		add("stream", i*framesPerCamera, frames)

@@ -128,7 +128,7 @@ func TestRhoIsTheShareOfLabelledPicturesInScenesOfTheirClass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := &studio{split: s, fixed: make([]camera, cameraCount)}
+		d := &studio{split: s, fixed: make([]camera, cameraCount), labelled: 40}
 		own, all := 0, 0
 		for _, l := range d.labels() {
 			all++

@@ -69,7 +69,7 @@ func (w *world) close() { w.in.Pack.Close() }
 
 // label writes the labelled pictures and fits the head of the parent, as "fovea head fit" does.
 func (w *world) label(ctx context.Context, backbone *model.Checkpoint) error {
-	dir := filepath.Join(w.dir, "labelled")
+	dir := filepath.Join(w.dir, fmt.Sprint("labelled-", w.studio.labelled))
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := w.writeLabelled(dir); err != nil {
 			return err
@@ -124,7 +124,7 @@ func (w *world) cutLabelled(ctx context.Context) (*adapt.Labelled, error) {
 			return nil, err
 		}
 		p := &set.Pictures[i]
-		p.Mask = path.Join("..", "masks-"+w.backbone[:12], strings.TrimSuffix(p.File, ".jpg")+".png")
+		p.Mask = path.Join("..", filepath.Base(set.Dir)+"-masks-"+w.backbone[:12], strings.TrimSuffix(p.File, ".jpg")+".png")
 		file := filepath.Join(set.Dir, filepath.FromSlash(p.Mask))
 		shown, err := adapt.ReadPicture(file)
 		if err != nil {
