@@ -225,7 +225,7 @@ func (b *bench) adapt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.keepPack(); err != nil {
+	if err := b.keepRun(); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -273,15 +273,24 @@ func (b *bench) refitting(ctx context.Context) (int, error) {
 	}
 }
 
-func (b *bench) packFile() string { return filepath.Join(b.dir, "kept.pack") }
+// Of a run's work folder, kept for the run alone.
+const (
+	packFile     = "run.pack"
+	settingsFile = "settings.json"
+)
 
-// keepPack keeps what the daemon packed, for the run alone.
-func (b *bench) keepPack() error {
-	pack, err := os.ReadFile(filepath.Join(b.dir, "state", "work", "run.pack"))
-	if err != nil {
-		return err
+// keepRun keeps what the daemon gave its child.
+func (b *bench) keepRun() error {
+	for _, name := range []string{packFile, settingsFile} {
+		text, err := os.ReadFile(filepath.Join(b.dir, "state", "work", name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(b.dir, name), text, 0o600); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(b.packFile(), pack, 0o600)
+	return nil
 }
 
 // view is what the page tells of an answer.
@@ -361,7 +370,7 @@ func (b *bench) drops(ctx context.Context) (sum uint64, err error) {
 func (b *bench) alone(ctx context.Context) (float64, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	child := exec.CommandContext(ctx, b.fovea, "adapt", "--pack", b.packFile(), "--base", filepath.Join(b.demo, "model"),
+	child := exec.CommandContext(ctx, b.fovea, "adapt", "--pack", filepath.Join(b.dir, packFile), "--settings", filepath.Join(b.dir, settingsFile), "--base", filepath.Join(b.demo, "model"),
 		"--out", filepath.Join(b.dir, "alone"), "--lines")
 	in, err := child.StdinPipe()
 	if err != nil {
@@ -372,6 +381,7 @@ func (b *bench) alone(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	child.Stderr = os.Stderr
 	if err := child.Start(); err != nil {
 		return 0, err
 	}
