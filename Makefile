@@ -114,11 +114,12 @@ race:
 	@echo "== race"
 	@$(GO) test -race -p 1 -timeout 40m -gcflags=all=-d=checkptr=0 -tags "$(TAGS)" ./capture/... ./fleet/...
 
-soak: build
+soak: demo
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Kill|Budget" ./store
-	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "CycleKilled" ./daemon
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "CycleKilled|CyclesKeep" ./daemon
+	@FOVEA_DEMO=$(CURDIR)/$(DEMO) $(GO) test -count 1 -v -timeout 2h -run "DemonstrationAdapts" ./daemon
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GateLets" ./adapt
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Service|GrabRebuild" ./systemd
