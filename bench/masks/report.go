@@ -9,10 +9,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"gonum.org/v1/gonum/mat"
 	"gonum.org/v1/gonum/stat"
+
+	"github.com/seed-a98b2d25/fovea/bench/internal/rank"
 )
 
 func report(w io.Writer, results []result) {
@@ -38,36 +39,7 @@ func report(w io.Writer, results []result) {
 	fmt.Fprintf(w, "%-44s %.3f\n", "ours, all", stat.Mean(overlap, nil))
 	fmt.Fprintf(w, "%-44s %.3f\n", fmt.Sprintf("ours, accepted (%.0f %%)", 100*float64(len(accepted))/float64(len(results))), stat.Mean(accepted, nil))
 	quality := column(func(r result) float64 { return r.mask.Quality })
-	fmt.Fprintf(w, "rank correlation of quality and IoU: %.2f\n", stat.Correlation(ranks(quality), ranks(overlap), nil))
-}
-
-// ranks are the places of values in their order, ties sharing the mean of theirs.
-func ranks(values []float64) []float64 {
-	order := make([]int, len(values))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(a, b int) int {
-		if values[a] < values[b] {
-			return -1
-		}
-		if values[a] > values[b] {
-			return 1
-		}
-		return 0
-	})
-	out := make([]float64, len(values))
-	for from := 0; from < len(order); {
-		to := from
-		for to < len(order) && values[order[to]] == values[order[from]] {
-			to++
-		}
-		for _, i := range order[from:to] {
-			out[i] = float64(from+to-1) / 2
-		}
-		from = to
-	}
-	return out
+	fmt.Fprintf(w, "rank correlation of quality and IoU: %.2f\n", rank.Correlation(quality, overlap))
 }
 
 // fit prints the weights that predict the overlap best, by least squares over

@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/bench/internal/rank"
 )
 
 // study is the results of one kind: what one table is about.
@@ -275,7 +276,7 @@ func printTrust(out io.Writer, p part, studies []*study) {
 			swap, follow = append(swap, *j.Swap.Candidate), append(follow, *j.Follow.Candidate)
 			swaps, follows = append(swaps, *j.Swap.Difference), append(follows, *j.Follow.Difference)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", kind.name, len(truth), spearman(swap, truth), spearman(follow, truth), spearman(swaps, gain), spearman(follows, gain))
+		fmt.Fprintf(w, "%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", kind.name, len(truth), rank.Correlation(swap, truth), rank.Correlation(follow, truth), rank.Correlation(swaps, gain), rank.Correlation(follows, gain))
 	}
 	_ = w.Flush()
 	promoted, lost, gains, found := 0, 0, 0, 0

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/bench/internal/rank"
 )
 
 func TestBootstrapOfKnownCases(t *testing.T) {
@@ -73,13 +74,13 @@ const (
 )
 
 func TestRankCorrelationAndClopperPearson(t *testing.T) {
-	if got := spearman([]float64{1, 2, 3, 4}, []float64{10, 100, 1000, 10000}); math.Abs(got-1) > 1e-12 {
+	if got := rank.Correlation([]float64{1, 2, 3, 4}, []float64{10, 100, 1000, 10000}); math.Abs(got-1) > 1e-12 {
 		t.Errorf("a rising order correlates by %g", got)
 	}
-	if got := spearman([]float64{1, 2, 2, 4, 5}, []float64{3, 1, 4, 4, 2}); math.Abs(got-spearmanOfTies) > 1e-12 {
+	if got := rank.Correlation([]float64{1, 2, 2, 4, 5}, []float64{3, 1, 4, 4, 2}); math.Abs(got-spearmanOfTies) > 1e-12 {
 		t.Errorf("with ties it is %.16g, want %.16g", got, spearmanOfTies)
 	}
-	if !math.IsNaN(spearman([]float64{1, 2}, []float64{1, 2})) {
+	if !math.IsNaN(rank.Correlation([]float64{1, 2}, []float64{1, 2})) {
 		t.Error("two pairs have a rank correlation")
 	}
 	for _, c := range []struct {
