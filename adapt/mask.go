@@ -113,9 +113,9 @@ func NewMasker(o MaskOptions) *Masker { return &Masker{options: o} }
 // side of the cut that touches at most half the border, not the one of the
 // largest eigenvector entry; or, where a fixed camera says what moved, the largest
 // region that moved of the side of which more moved; where nothing moved, the
-// quality is 0. Of what the bilateral solver
-// makes of it, the largest region is kept. A view in which nothing is found has
-// an empty mask of quality 0. It fails as Cutter.Cut and BilateralSolver.Solve do.
+// quality is 0. Of what the bilateral solver makes of it, the largest region is
+// kept. A view in which nothing is found has an empty mask of quality 0. It fails
+// as Cutter.Cut and BilateralSolver.Solve do.
 func (m *Masker) Mask(v View) (Mask, error) {
 	cut, err := m.cutter.Cut(v.Features, v.GridH, v.GridW, m.options.Cut)
 	if err != nil {

@@ -342,7 +342,7 @@ func (e *evalMaker) frames(pack *Pack) error {
 		if err := e.add(it, picture, mask); err != nil {
 			return err
 		}
-		if mask == nil || slices.Max(mask) == 0 {
+		if !it.object || class < 0 {
 			continue
 		}
 		e.scenes = append(e.scenes, maskedPicture{picture: picture, mask: mask, class: class, camera: s.Camera, source: source})
