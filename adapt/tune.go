@@ -100,6 +100,7 @@ func NewTuner(b *model.Backend, c *model.Checkpoint, o TunerOptions) (*Tuner, er
 		config: c.Config, objective: o.Objective, adamw: o.AdamW, micro: o.MicroBatch, balance: 1, backend: b,
 		params: c.Config.List(), programs: map[program]*graph.Exec{},
 	}
+	model.BoundHeap(model.StepBuffer)
 	var err error
 	if t.weights, err = model.Upload(b, c.Config, c.Params); err != nil {
 		return nil, fmt.Errorf("tune: %w", err)

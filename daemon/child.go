@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // trainer is a child process that adapts: this program again, on time that nobody else wants. It can crash, hang or
@@ -61,7 +62,7 @@ func (t *trainer) run(ctx context.Context) error {
 		}
 	}
 	child := exec.Command(program, t.arguments...)
-	child.Env = append(os.Environ(), t.environment...)
+	child.Env = append(append(os.Environ(), model.LargePages), t.environment...)
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := child.StdinPipe() // its end tells the child that this process is gone
 	if err != nil {

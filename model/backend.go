@@ -110,7 +110,7 @@ func openXLA(name string, p Plugin, options string) (*Backend, error) {
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
 	}
-	boundHeap()
+	BoundHeap(PassBuffer)
 	b, err := compute.NewWithConfig("xla:" + p.Path + options)
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: plugin %s does not start: %w", name, p.Path, err)

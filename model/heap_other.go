@@ -4,7 +4,8 @@ package model
 
 import "runtime/debug"
 
-func boundHeap() {}
+// BoundHeap does nothing here: it is for glibc.
+func BoundHeap(int) {}
 
 // TrimHeap gives memory that is free back to the system.
 func TrimHeap() { debug.FreeOSMemory() }

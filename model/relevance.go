@@ -30,7 +30,7 @@ func (s *Pass) Explain(classes *Node) *Relevance {
 	for l := c.Depth - 1; l >= 0; l-- {
 		g := StopGradient(r.Gradients[l])
 		r.Gradients[l] = g
-		cam := ReduceMean(relu(Mul(g, s.Attention[l])), 1)
+		cam := ReduceMean(Mul(relu(g), s.Attention[l]), 1) // max(G A, 0), since A is not negative
 		r.Cams = append([]*Node{cam}, r.Cams...)
 
 		rows := v

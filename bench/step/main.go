@@ -75,9 +75,11 @@ func compare(size string, batch, rounds, threads int, python string) error {
 	variants := []*variant{
 		{name: "published (PyTorch)"},
 		{name: "ours", sameLoss: true},
+		{name: "ours, micro-batch 4", micro: 4, sameLoss: true},
 		{name: "ours, micro-batch 2", micro: 2, sameLoss: true},
 		{name: "ours, micro-batch 1", micro: 1, sameLoss: true},
-		{name: "ours, micro-batch 1, blocks 0 to 5 frozen", micro: 1, freezeBelow: 6, sameLoss: true},
+		{name: "ours, micro-batch 4, blocks 0 to 5 frozen", micro: 4, freezeBelow: 6, sameLoss: true},
+		{name: "ours, micro-batch 2, blocks 0 to 5 frozen", micro: 2, freezeBelow: 6, sameLoss: true},
 	}
 	for i, v := range variants {
 		s := spec{Dir: dir, Threads: threads, Labels: labels, Model: config, FreezeBelow: v.freezeBelow, Micro: v.micro}
@@ -207,6 +209,7 @@ func startOurs(s spec) (*peer.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
+	cmd.Env = append(os.Environ(), model.LargePages) // as the daemon's child has it
 	return peer.Start(cmd, s)
 }
 
