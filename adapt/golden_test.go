@@ -138,20 +138,19 @@ func (s step) options() TunerOptions {
 	}
 }
 
-// eachBackend runs a test on GoMLX's own backend and on XLA's for the processor.
+// eachBackend runs a test on every backend that needs no GPU.
 func eachBackend(t *testing.T, test func(*testing.T, *model.Backend)) {
 	t.Helper()
-	for _, name := range []string{model.BackendGo, model.BackendXLACPU} {
+	for _, name := range []string{model.BackendGo, model.BackendXLACPU, model.BackendONNXCPU} {
 		t.Run(name, func(t *testing.T) { test(t, openBackend(t, name)) })
 	}
 }
 
 func openBackend(tb testing.TB, name string) *model.Backend {
 	tb.Helper()
-	cpu, cuda := model.Plugins()
-	b, err := model.OpenBackend(name, cpu, cuda)
+	b, err := model.OpenBackend(name, model.FindPlugins())
 	if err != nil {
-		tb.Fatalf("%v (make test sets FOVEA_XLA_CPU)", err)
+		tb.Fatalf("%v (make test sets FOVEA_XLA_CPU and FOVEA_ONNXRUNTIME)", err)
 	}
 	tb.Cleanup(b.Compute.Finalize)
 	return b

@@ -177,8 +177,9 @@ func (t *Tuner) run(b Batch, what gives) (Losses[float64], []*tensors.Tensor, er
 		return Losses[float64]{}, nil, err
 	}
 	p := program{gives: what, parts: t.parts(size), own: b.Targets == nil}
-	// GoMLX's own backend loses values inside loops (gomlx/compute v0.1.3, "not computed yet").
-	p.loop = p.parts > 1 && t.backend.Kind != model.BackendGo
+	// ONNX Runtime's backend has no loops, and GoMLX's own loses values inside them (gomlx/compute v0.1.3, "not
+	// computed yet").
+	p.loop = p.parts > 1 && t.backend.Compute.Capabilities().Functions && t.backend.Kind != model.BackendGo
 	if p.loop || p.parts == 1 {
 		return t.call(p, b.slice(t.config, 0, size))
 	}

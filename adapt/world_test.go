@@ -61,7 +61,7 @@ func makeWorld() (*world, error) {
 	}
 	worldDir = dir
 	w := &world{}
-	if w.backend, err = model.OpenBackend(model.BackendGo, model.Plugin{}, model.Plugin{}); err != nil {
+	if w.backend, err = model.OpenBackend(model.BackendGo, model.Plugins{}); err != nil {
 		return nil, err
 	}
 	ctx := context.Background()

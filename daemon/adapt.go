@@ -23,7 +23,7 @@ type adaptVerb struct {
 	Cut     string `placeholder:"DIR" name:"mask-backbone" help:"Self-supervised model (DINOv2) that finds the masks; default: the base, if it is one."`
 	Out     string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
 	Preset  string `default:"device" enum:"published,device" help:"device: for unlabelled pictures of a camera; published: the recipe of the paper, for labelled sets."`
-	Backend string `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"What computes: ${enum}."`
+	Backend string `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
 	Seed    uint64 `default:"1" help:"Of the order, crops and flips, and of which pictures are held out."`
 	JSON    bool   `help:"Print the report as JSON."`
 
@@ -98,8 +98,7 @@ func (v adaptVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)
 	}
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(v.Backend, cpu, cuda)
+	backend, err := model.OpenBackend(v.Backend, model.FindPlugins())
 	if err != nil {
 		return fmt.Errorf("adapt: %w", err)
 	}

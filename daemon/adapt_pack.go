@@ -47,8 +47,7 @@ func (v adaptVerb) runPack(ctx context.Context, in io.Reader, out io.Writer) err
 		return err
 	}
 	defer run.Pack.Close()
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(v.Backend, cpu, cuda)
+	backend, err := model.OpenBackend(v.Backend, model.FindPlugins())
 	if err != nil {
 		return err
 	}

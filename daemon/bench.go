@@ -14,7 +14,7 @@ import (
 
 type benchVerb struct {
 	Model   string   `placeholder:"DIR" help:"Model folder; without it a ViT-S/16 at 224 with random weights and 1000 classes."`
-	Backend string   `default:"auto" enum:"auto,xla:cpu,xla:cuda,go" help:"What computes: ${enum}."`
+	Backend string   `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
 	Batch   int      `default:"1" help:"Pictures a pass."`
 	Runs    int      `default:"50" help:"Passes that are timed, of each kind."`
 	Save    string   `placeholder:"DIR" help:"Also write the model that was timed as a folder, so that other programs can time the same weights."`
@@ -22,6 +22,7 @@ type benchVerb struct {
 	Seed    uint64   `default:"1" help:"Of the random weights and the picture."`
 	CPU     string   `placeholder:"FILE" help:"Plugin of xla:cpu (default: where the packages put it)." name:"plugin-cpu"`
 	CUDA    string   `placeholder:"FILE" help:"Plugin of xla:cuda." name:"plugin-cuda"`
+	ONNX    string   `placeholder:"FILE" help:"ONNX Runtime of onnx:cpu and onnx:cuda." name:"plugin-onnx"`
 	Kinds   []string `default:"logits,features,explained" enum:"logits,features,explained" help:"What a pass computes: ${enum}." name:"want"`
 }
 
@@ -74,14 +75,8 @@ func (v benchVerb) Run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	cpu, cuda := model.Plugins()
-	if v.CPU != "" {
-		cpu = model.Plugin{Path: v.CPU}
-	}
-	if v.CUDA != "" {
-		cuda = model.Plugin{Path: v.CUDA}
-	}
-	backend, err := model.OpenBackend(v.Backend, cpu, cuda)
+	config := ModelConfig{Plugins: PluginsConfig{CPU: PluginConfig{Path: v.CPU}, CUDA: PluginConfig{Path: v.CUDA}, ONNX: PluginConfig{Path: v.ONNX}}}
+	backend, err := model.OpenBackend(v.Backend, config.plugins())
 	if err != nil {
 		return err
 	}

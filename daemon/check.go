@@ -52,6 +52,7 @@ func (c *Config) missing() []string {
 	absent(c.Model.Dir, "The model folder is not there: correct model.dir, or get a model with \"fovea models pull\"")
 	absent(c.Model.Plugins.CPU.Path, "The plugin of xla:cpu is not there: correct model.plugins.cpu.path")
 	absent(c.Model.Plugins.CUDA.Path, "The plugin of xla:cuda is not there: correct model.plugins.cuda.path")
+	absent(c.Model.Plugins.ONNX.Path, "The library of onnx:cpu and onnx:cuda is not there: correct model.plugins.onnx.path")
 	for _, camera := range c.Cameras {
 		if capture.KindOf(camera.Source) == capture.KindPath {
 			absent(camera.Source, "The file of camera %s is not there: correct its source", camera.ID)

@@ -63,20 +63,22 @@ type ModelConfig struct {
 	Dir string `yaml:"dir,omitempty"`
 
 	// auto takes the first that opens of xla:cuda, xla:cpu and go. go needs no plugin and is several times
-	// slower.
-	Backend string `yaml:"backend,omitempty" jsonschema:"enum=auto,enum=xla:cpu,enum=xla:cuda,enum=go"`
+	// slower. onnx:cpu and onnx:cuda are ONNX Runtime, taken only where they are asked for.
+	Backend string `yaml:"backend,omitempty" jsonschema:"enum=auto,enum=xla:cpu,enum=xla:cuda,enum=onnx:cpu,enum=onnx:cuda,enum=go"`
 
 	Plugins PluginsConfig `yaml:"plugins,omitempty"`
 }
 
-// PluginsConfig names the shared libraries of the backends xla:cpu and xla:cuda. Default: pjrt_cpu.so and
-// pjrt_cuda.so in /usr/lib/fovea, each with its checksum file beside it.
+// PluginsConfig names the shared libraries of the backends xla:cpu, xla:cuda and onnx (onnx:cpu, or both where it is
+// built for CUDA, its providers beside it). Default: pjrt_cpu.so, pjrt_cuda.so and libonnxruntime.so in
+// /usr/lib/fovea, each with its checksum file beside it.
 type PluginsConfig struct {
 	CPU  PluginConfig `yaml:"cpu,omitempty"`
 	CUDA PluginConfig `yaml:"cuda,omitempty"`
+	ONNX PluginConfig `yaml:"onnx,omitempty"`
 }
 
-// PluginConfig is a PJRT plugin, a shared library that runs inside the daemon: its content is pinned.
+// PluginConfig is a PJRT plugin or ONNX Runtime, a shared library that runs inside the daemon: its content is pinned.
 type PluginConfig struct {
 	// The file.
 	Path string `yaml:"path,omitempty"`
@@ -304,8 +306,8 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 	case id != "" && !idPattern.MatchString(id):
 		fault("device.id", "%q must be 1 to 63 of a-z, 0-9 and -", id)
 	}
-	oneOf("model.backend", c.Model.Backend, model.BackendAuto, model.BackendXLACPU, model.BackendXLACUDA, model.BackendGo)
-	for name, p := range map[string]PluginConfig{"cpu": c.Model.Plugins.CPU, "cuda": c.Model.Plugins.CUDA} {
+	oneOf("model.backend", c.Model.Backend, model.BackendNames...)
+	for name, p := range map[string]PluginConfig{"cpu": c.Model.Plugins.CPU, "cuda": c.Model.Plugins.CUDA, "onnx": c.Model.Plugins.ONNX} {
 		if p.SHA256 != "" && !hexPattern.MatchString(p.SHA256) {
 			fault("model.plugins."+name+".sha256", "must be 64 hexadecimal digits, as sha256sum prints them")
 		}

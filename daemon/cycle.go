@@ -312,7 +312,7 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 			"adapt", "--pack", pack, "--base", config.Model.Dir, "--parent", d.models().File(standing.Active),
 			"--settings", settingsFile, "--out", out, "--backend", live.backend.Kind, "--lines", "--maps",
 		},
-		environment: d.plugins(config, live),
+		environment: append(config.Model.plugins().Environment(), d.cycle.child.env...),
 		memory:      int64(config.Adapt.MemoryMegabytes) << 20, limit: config.Adapt.Limit, silence: d.cycle.child.silence,
 		busy: config.Adapt.Busy, hold: d.heat(config), log: d.log,
 		paused: func(why string) {
@@ -333,18 +333,6 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 		return nil, err
 	}
 	return readRunReport(filepath.Join(out, reportFile))
-}
-
-// plugins names the files of the backend for the child.
-func (d *daemon) plugins(config *Config, live *served) []string {
-	var env []string
-	if p := config.Model.Plugins.CPU.Path; p != "" {
-		env = append(env, "FOVEA_XLA_CPU="+p)
-	}
-	if p := config.Model.Plugins.CUDA.Path; p != "" {
-		env = append(env, "FOVEA_XLA_CUDA="+p)
-	}
-	return append(env, d.cycle.child.env...)
 }
 
 // heat returns why a run has to pause for the machine's temperature; it goes on 5 degrees below the limit.

@@ -32,7 +32,7 @@ func toyModel(t *testing.T) string {
 	if err := toyworld.WriteLabelled(labelled, rand.New(rand.NewPCG(4, 4))); err != nil {
 		t.Fatal(err)
 	}
-	b, err := model.OpenBackend(model.BackendGo, model.Plugin{}, model.Plugin{})
+	b, err := model.OpenBackend(model.BackendGo, model.Plugins{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-a98b2d25/fovea/capture"
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // What the doctor sees of the device itself: user and groups, clock, disk, files, GPU.
@@ -219,7 +220,7 @@ func (d *diagnosis) secrets(c *Config) {
 
 // gpu looks for NVIDIA's device files and whether this user may open them.
 func (d *diagnosis) gpu(c *Config) {
-	wanted := c.Model.Backend == "xla:cuda"
+	wanted := c.Model.Backend == model.BackendXLACUDA || c.Model.Backend == model.BackendONNXCUDA
 	var found []string
 	for _, pattern := range []string{"/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvgpu/igpu0/*"} {
 		files, _ := filepath.Glob(pattern) // the patterns are well formed
@@ -227,7 +228,7 @@ func (d *diagnosis) gpu(c *Config) {
 	}
 	switch driver := firstLine("/proc/driver/nvidia/version"); {
 	case len(found) == 0 && wanted:
-		d.fault("GPU", "install the driver (nvidia-smi must work), or set model.backend to auto", "model.backend is xla:cuda, and this machine shows no NVIDIA device")
+		d.fault("GPU", "install the driver (nvidia-smi must work), or set model.backend to auto", "model.backend is %s, and this machine shows no NVIDIA device", c.Model.Backend)
 		return
 	case len(found) == 0:
 		d.ok("GPU", "none; the processor computes")

@@ -41,15 +41,19 @@ func (d *diagnosis) model(ctx context.Context, c *Config, live *status, quick bo
 		d.warn("model", "fovea head fit --base "+c.Model.Dir, "it has no head: frames get no label")
 	}
 
-	cpu, cuda := c.Model.plugins()
-	for _, p := range []struct{ name, path string }{{"plugin cpu", cpu.Path}, {"plugin cuda", cuda.Path}} {
+	plugins := c.Model.plugins()
+	for _, p := range []struct{ name, path string }{{"plugin cpu", plugins.CPU.Path}, {"plugin cuda", plugins.CUDA.Path}, {"plugin onnx", plugins.ONNX.Path}} {
 		if p.path != "" {
 			d.ok(p.name, "%s", p.path)
 		}
 	}
-	backend, err := model.OpenBackend(c.Model.Backend, cpu, cuda)
+	backend, err := model.OpenBackend(c.Model.Backend, plugins)
 	if err != nil {
-		d.fault("backend", "fovea plugin install xla:cpu, or model.backend: auto", "%v", err)
+		install := model.BackendXLACPU
+		if strings.HasPrefix(c.Model.Backend, "onnx") {
+			install = model.BackendONNXCPU
+		}
+		d.fault("backend", "fovea plugin install "+install+", or model.backend: auto", "%v", err)
 		return
 	}
 	if backend.Kind == model.BackendGo && c.Model.Backend != model.BackendGo {
@@ -80,15 +84,17 @@ func (d *diagnosis) model(ctx context.Context, c *Config, live *status, quick bo
 }
 
 // plugins are those configured, else those found.
-func (c ModelConfig) plugins() (cpu, cuda model.Plugin) {
-	cpu, cuda = model.Plugins()
-	if p := c.Plugins.CPU; p.Path != "" {
-		cpu = model.Plugin(p)
+func (c ModelConfig) plugins() model.Plugins {
+	p := model.FindPlugins()
+	configured := func(to *model.Plugin, from PluginConfig) {
+		if from.Path != "" {
+			*to = model.Plugin(from)
+		}
 	}
-	if p := c.Plugins.CUDA; p.Path != "" {
-		cuda = model.Plugin(p)
-	}
-	return cpu, cuda
+	configured(&p.CPU, c.Plugins.CPU)
+	configured(&p.CUDA, c.Plugins.CUDA)
+	configured(&p.ONNX, c.Plugins.ONNX)
+	return p
 }
 
 // cameras asks the running daemon, or reads each camera for a moment, all at once.

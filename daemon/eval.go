@@ -16,7 +16,7 @@ import (
 type evalVerb struct {
 	Model   string `required:"" placeholder:"DIR" help:"Model folder with a head."`
 	Data    string `required:"" placeholder:"DIR" help:"Folder of class folders with jpg and png pictures, named as the model's labels."`
-	Backend string `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"auto, xla:cuda, xla:cpu or go."`
+	Backend string `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
 	JSON    bool   `help:"Print the report as JSON."`
 }
 
@@ -214,8 +214,7 @@ func openNet(dir, backend string) (*verbNet, error) {
 	if c.Config.Classes == 0 {
 		return nil, fmt.Errorf("%s is a backbone without a head: fit one to your classes with \"fovea head fit --base %s\"", dir, dir)
 	}
-	cpu, cuda := model.Plugins()
-	b, err := model.OpenBackend(backend, cpu, cuda)
+	b, err := model.OpenBackend(backend, model.FindPlugins())
 	if err != nil {
 		return nil, err
 	}

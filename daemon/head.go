@@ -22,7 +22,7 @@ type headFitVerb struct {
 	Base    string `required:"" placeholder:"DIR" help:"Model whose backbone is used; a head that it has is replaced."`
 	Data    string `required:"" placeholder:"DIR" help:"Folder of class folders with jpg and png pictures."`
 	Out     string `required:"" placeholder:"DIR" help:"Model folder to write; it must not exist."`
-	Backend string `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"auto, xla:cuda, xla:cpu or go."`
+	Backend string `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
 	Readout string `default:"class" enum:"class,class+mean" help:"What the head reads: the class token (class, which adaptation needs), or the mean of the patches beside it (class+mean)."`
 	View    string `default:"model" enum:"model,whole" help:"What the network sees of a picture: what the model's own preprocessing cuts out of it (model), or all of it, squeezed (whole), as suits a fixed camera."`
 	Size    int    `default:"0" placeholder:"PIXELS" help:"Side of the network's input, a multiple of its patch; 0: the model's own."`
@@ -81,8 +81,7 @@ func (v headFitVerb) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("head fit: %w", err)
 	}
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(v.Backend, cpu, cuda)
+	backend, err := model.OpenBackend(v.Backend, model.FindPlugins())
 	if err != nil {
 		return fmt.Errorf("head fit: %w", err)
 	}

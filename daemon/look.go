@@ -22,7 +22,7 @@ type lookVerb struct {
 	Model   string   `required:"" placeholder:"DIR" help:"Model folder with a head."`
 	Out     string   `required:"" placeholder:"DIR" help:"Folder for the pictures, NAME.look.png each; made if it is not there."`
 	Class   string   `placeholder:"LABEL" help:"Explain this class; default: the model's own first guess."`
-	Backend string   `default:"auto" enum:"auto,xla:cuda,xla:cpu,go" help:"auto, xla:cuda, xla:cpu or go."`
+	Backend string   `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
 	Images  []string `arg:"" name:"image" help:"Pictures, jpg or png."`
 }
 

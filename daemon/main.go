@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // commandLine lists the verbs; each is a struct in the file of its name.
@@ -72,7 +75,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser := kong.Must(&line,
 		kong.Name("fovea"),
 		kong.Description(about),
-		kong.Vars{"version": version(), "plugins": pluginDir},
+		kong.Vars{"version": version(), "plugins": pluginDir, "backends": strings.Join(model.BackendNames, ",")},
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),

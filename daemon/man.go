@@ -25,6 +25,7 @@ func (manVerb) Run(k *kong.Kong, out io.Writer) error {
 		{systemConfig, "The configuration; fovea config example explains every key."},
 		{"/var/lib/fovea", "Samples, model versions, the token of the page, the password of the embedded broker."},
 		{"/usr/lib/fovea/pjrt_cpu.so", "The plugin of the backend xla:cpu; fovea plugin install puts it there."},
+		{"/usr/lib/fovea/libonnxruntime.so", "ONNX Runtime, of the backends onnx:cpu and onnx:cuda."},
 		{"/usr/share/fovea/drop-ins", "Drop-ins of the service for a Jetson and for an NVIDIA card."},
 	} {
 		m.line(".TP\n.I %s\n%s", roff(f[0]), roff(f[1]))

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
-	"github.com/seed-a98b2d25/fovea/model"
 )
 
 type modelsReplayVerb struct {
@@ -103,13 +102,12 @@ func again(ctx context.Context, config *Config, d modelDetails) (*adapt.RunRepor
 	}
 	bar, stage := newProgress(-1, ""), ""
 	defer bar.Finish() //nolint:errcheck // a bar
-	cpu, cuda := config.Model.plugins()
 	t := trainer{
 		arguments: []string{
 			"adapt", "--pack", d.Pack, "--base", config.Model.Dir, "--parent", d.ParentWeights,
 			"--settings", settings, "--out", out, "--backend", d.Report.Device, "--lines",
 		},
-		environment: pluginEnvironment(cpu, cuda),
+		environment: config.Model.plugins().Environment(),
 		busy:        1, hold: func() string { return "" }, paused: func(string) {}, log: slog.New(slog.DiscardHandler),
 		progress: func(p adapt.Progress) {
 			if p.Stage != stage {
@@ -124,17 +122,6 @@ func again(ctx context.Context, config *Config, d modelDetails) (*adapt.RunRepor
 		return nil, err
 	}
 	return readRunReport(filepath.Join(out, reportFile))
-}
-
-// pluginEnvironment tells a child where the plugins are.
-func pluginEnvironment(cpu, cuda model.Plugin) (env []string) {
-	if cpu.Path != "" {
-		env = append(env, "FOVEA_XLA_CPU="+cpu.Path)
-	}
-	if cuda.Path != "" {
-		env = append(env, "FOVEA_XLA_CUDA="+cuda.Path)
-	}
-	return env
 }
 
 func readRunReport(file string) (*adapt.RunReport, error) {

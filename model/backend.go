@@ -23,13 +23,18 @@ func init() { xla.EnableAutoInstall(false) }
 
 // Names of the backends a configuration may ask for.
 const (
-	BackendAuto    = "auto"     // the first of xla:cuda, xla:cpu, go that opens
-	BackendXLACPU  = "xla:cpu"  // XLA through a PJRT plugin for the processor
-	BackendXLACUDA = "xla:cuda" // XLA through a PJRT plugin for an NVIDIA GPU; untested on hardware
-	BackendGo      = "go"       // GoMLX's own, needs nothing installed, several times slower
+	BackendAuto     = "auto"      // the first of xla:cuda, xla:cpu, go that opens
+	BackendXLACPU   = "xla:cpu"   // XLA through a PJRT plugin for the processor
+	BackendXLACUDA  = "xla:cuda"  // XLA through a PJRT plugin for an NVIDIA GPU; untested on hardware
+	BackendONNXCPU  = "onnx:cpu"  // ONNX Runtime on the processor
+	BackendONNXCUDA = "onnx:cuda" // ONNX Runtime on an NVIDIA GPU; untested on hardware
+	BackendGo       = "go"        // GoMLX's own, needs nothing installed, several times slower
 )
 
-// Plugin is a PJRT plugin: a shared library that runs inside this process, so its content is pinned.
+// BackendNames are all of them, as a configuration lists them.
+var BackendNames = []string{BackendAuto, BackendXLACPU, BackendXLACUDA, BackendONNXCPU, BackendONNXCUDA, BackendGo}
+
+// Plugin is a PJRT plugin or ONNX Runtime: a shared library that runs inside this process, so its content is pinned.
 type Plugin struct {
 	Path   string // absolute
 	SHA256 string // hex; empty: read from the file Path + ".sha256", as sha256sum writes it
@@ -39,16 +44,23 @@ type Plugin struct {
 type Backend struct {
 	Compute compute.Backend
 	Kind    string   // one of the names above, never auto
+	Plugin  string   // its shared library; "" for go
 	Skipped []string // after auto: why each better backend was not taken, a sentence each
 }
 
-// Plugins returns where Fovea's own builds and packages put the plugins: FOVEA_XLA_CPU and FOVEA_XLA_CUDA
-// in the environment, else lib/fovea beside the program's folder, else /usr/lib/fovea. An empty path means
-// there is none.
-func Plugins() (cpu, cuda Plugin) {
+// Plugins are the shared libraries of the backends. An empty path means there is none.
+type Plugins struct {
+	CPU  Plugin // PJRT, of xla:cpu
+	CUDA Plugin // PJRT, of xla:cuda
+	ONNX Plugin // ONNX Runtime, of onnx:cpu; of onnx:cuda too if built for it, its providers beside it
+}
+
+// FindPlugins looks where Fovea's own builds and packages put the plugins: FOVEA_XLA_CPU, FOVEA_XLA_CUDA and
+// FOVEA_ONNXRUNTIME in the environment, else lib/fovea beside the program's folder, else /usr/lib/fovea.
+func FindPlugins() Plugins {
 	find := func(env, file string) Plugin {
 		if p := os.Getenv(env); p != "" {
-			return Plugin{Path: p}
+			return Plugin{Path: p, SHA256: os.Getenv(env + sumSuffix)}
 		}
 		dirs := []string{"/usr/lib/fovea"}
 		if exe, err := os.Executable(); err == nil {
@@ -61,12 +73,36 @@ func Plugins() (cpu, cuda Plugin) {
 		}
 		return Plugin{}
 	}
-	return find("FOVEA_XLA_CPU", "pjrt_cpu.so"), find("FOVEA_XLA_CUDA", "pjrt_cuda.so")
+	return Plugins{
+		CPU:  find(envXLACPU, "pjrt_cpu.so"),
+		CUDA: find(envXLACUDA, "pjrt_cuda.so"),
+		ONNX: find(envONNX, "libonnxruntime.so"),
+	}
 }
+
+// Environment makes FindPlugins of a child process return the same.
+func (p Plugins) Environment() (env []string) {
+	add := func(name string, p Plugin) {
+		if p.Path != "" {
+			env = append(env, name+"="+p.Path, name+sumSuffix+"="+p.SHA256)
+		}
+	}
+	add(envXLACPU, p.CPU)
+	add(envXLACUDA, p.CUDA)
+	add(envONNX, p.ONNX)
+	return env
+}
+
+const (
+	envXLACPU  = "FOVEA_XLA_CPU"
+	envXLACUDA = "FOVEA_XLA_CUDA"
+	envONNX    = "FOVEA_ONNXRUNTIME"
+	sumSuffix  = "_SHA256" // added to one of them: its checksum, where it is pinned
+)
 
 // OpenBackend opens the backend of that name. A plugin is opened only when its file is there, is built for
 // this machine and has the checksum that was pinned.
-func OpenBackend(name string, cpu, cuda Plugin) (*Backend, error) {
+func OpenBackend(name string, p Plugins) (*Backend, error) {
 	switch name {
 	case BackendGo:
 		// One operation after the other, each on every core. Side by side they can wait for each other's workers
@@ -78,22 +114,24 @@ func OpenBackend(name string, cpu, cuda Plugin) (*Backend, error) {
 		}
 		return &Backend{Compute: b, Kind: name}, nil
 	case BackendXLACPU:
-		return openXLA(name, cpu, "")
+		return openXLA(name, p.CPU, "")
 	case BackendXLACUDA:
 		// Preallocation off: a Jetson's memory is shared with the cameras. TF32 off: the relevance of a model
 		// must not depend on the card.
-		return openXLA(name, cuda, ",preallocate=false,tf32=false")
+		return openXLA(name, p.CUDA, ",preallocate=false,tf32=false")
+	case BackendONNXCPU, BackendONNXCUDA:
+		return openONNX(name, p.ONNX)
 	case BackendAuto, "":
-		return openFirst(cpu, cuda)
+		return openFirst(p)
 	default:
-		return nil, fmt.Errorf("backend %q: want %s, %s, %s or %s", name, BackendAuto, BackendXLACPU, BackendXLACUDA, BackendGo)
+		return nil, fmt.Errorf("backend %q: want one of %s", name, strings.Join(BackendNames, ", "))
 	}
 }
 
-func openFirst(cpu, cuda Plugin) (*Backend, error) {
+func openFirst(p Plugins) (*Backend, error) {
 	var skipped []string
 	for _, name := range []string{BackendXLACUDA, BackendXLACPU, BackendGo} {
-		b, err := OpenBackend(name, cpu, cuda)
+		b, err := OpenBackend(name, p)
 		if err == nil {
 			b.Skipped = skipped
 			return b, nil
@@ -115,7 +153,7 @@ func openXLA(name string, p Plugin, options string) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: plugin %s does not start: %w", name, p.Path, err)
 	}
-	return &Backend{Compute: b, Kind: name}, nil
+	return &Backend{Compute: b, Kind: name, Plugin: p.Path}, nil
 }
 
 // check refuses a plugin that is absent, built for another machine, or not the pinned file.

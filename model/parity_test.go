@@ -42,21 +42,23 @@ func parityCases(t *testing.T) []string {
 	return cases
 }
 
-// testBackends opens the Go backend, and XLA where its plugin is.
+// testBackends opens the Go backend, and XLA and ONNX Runtime where their libraries are.
 func testBackends(t *testing.T) map[string]*Backend {
 	t.Helper()
-	backend, err := OpenBackend(BackendGo, Plugin{}, Plugin{})
+	backend, err := OpenBackend(BackendGo, Plugins{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	backends := map[string]*Backend{BackendGo: backend}
-	cpu, _ := Plugins()
-	if cpu.Path == "" {
-		t.Log("xla:cpu is not tested: no plugin (FOVEA_XLA_CPU)")
-		return backends
-	}
-	if backends[BackendXLACPU], err = OpenBackend(BackendXLACPU, cpu, Plugin{}); err != nil {
-		t.Fatal(err)
+	plugins := FindPlugins()
+	for name, p := range map[string]Plugin{BackendXLACPU: plugins.CPU, BackendONNXCPU: plugins.ONNX} {
+		if p.Path == "" {
+			t.Logf("%s is not tested: no plugin (FOVEA_XLA_CPU, FOVEA_ONNXRUNTIME)", name)
+			continue
+		}
+		if backends[name], err = OpenBackend(name, plugins); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return backends
 }

@@ -40,7 +40,7 @@ func (s *Pass) Explain(classes *Node) *Relevance {
 		v = Add(v, Einsum("bq,bqk->bk", rows, cam))
 	}
 	rows, cols := c.Grid()
-	r.Lowres = Reshape(SliceAxis(v, 1, AxisRange(c.Prefix())), b, rows, cols)
+	r.Lowres = Reshape(pick(v, c.Prefix(), c.Tokens()), b, rows, cols)
 	return r
 }
 

@@ -156,7 +156,7 @@ func TestExtremesShareTheirGradient(t *testing.T) {
 
 func goBackend(t *testing.T) *Backend {
 	t.Helper()
-	b, err := OpenBackend(BackendGo, Plugin{}, Plugin{})
+	b, err := OpenBackend(BackendGo, Plugins{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func Forward(c Config, p *Params[*Node], images *Node, last Queries) *Pass {
 	for i := range p.Blocks {
 		queries := x
 		if i == c.Depth-1 && last == ReadTokens && c.Readout != ReadClassMean {
-			queries = pick(x, c.readRows())
+			queries = pick(x, 0, c.readRows())
 		}
 		var a *Node
 		x, a = block(c, &p.Blocks[i], x, queries)
@@ -50,7 +50,7 @@ func Forward(c Config, p *Params[*Node], images *Node, last Queries) *Pass {
 	}
 	x = layerNorm(c, x, p.NormWeight, p.NormBias)
 
-	s.Class = Squeeze(pick(x, 1), 1)
+	s.Class = Squeeze(pick(x, 0, 1), 1)
 	if x.Shape().Dim(1) == c.Tokens() {
 		s.Features = SliceAxis(x, 1, AxisRange(c.Prefix()))
 	}
@@ -86,9 +86,9 @@ func embed(c Config, p *Params[*Node], images *Node) *Node {
 	if c.Registers > 0 { // registers have no position: they go in after it was added
 		n := c.Prefix() - c.Registers
 		x = Concatenate([]*Node{
-			SliceAxis(x, 1, AxisRange(0, n)),
+			pick(x, 0, n),
 			BroadcastToDims(p.Registers, b, c.Registers, c.Dim),
-			SliceAxis(x, 1, AxisRange(n)),
+			pick(x, n, x.Shape().Dim(1)),
 		}, 1)
 	}
 	return x
@@ -124,10 +124,10 @@ func block(c Config, b *Block[*Node], x, queries *Node) (out, a *Node) {
 
 // readLogits applies the head to the normalised tokens x, [B, tokens, D] (all, or readRows of them).
 func readLogits(c Config, p *Params[*Node], x *Node) *Node {
-	class := Squeeze(pick(x, 1), 1)
+	class := Squeeze(pick(x, 0, 1), 1)
 	switch c.Readout {
 	case ReadDistilled:
-		dist := Squeeze(pickRow(x, 1), 1)
+		dist := Squeeze(pick(x, 1, 2), 1)
 		return MulScalar(Add(dense(class, p.HeadWeight, p.HeadBias), dense(dist, p.HeadDistWeight, p.HeadDistBias)), .5)
 	case ReadClassMean:
 		mean := Einsum("btd,t->bd", x, c.patchMean(x.Graph()))
@@ -154,22 +154,18 @@ func (c Config) patchMean(g *Graph) *Node {
 	return Const(g, w)
 }
 
-// pick returns the first n tokens of x [B, T, D] by a product with one-hot rows: a slice would have a Pad
-// as its gradient, and that has none for the second order.
-func pick(x *Node, n int) *Node {
-	rows := make([][]float32, n)
+// pick returns tokens from to to-1 of x [B, T, ...] by a product with one-hot rows: a slice would have a Pad as its
+// gradient, which has none for the second order, and which ONNX Runtime's backend does not have.
+func pick(x *Node, from, to int) *Node {
+	rows := make([][]float32, to-from)
 	for i := range rows {
 		rows[i] = make([]float32, x.Shape().Dim(1))
-		rows[i][i] = 1
+		rows[i][from+i] = 1
+	}
+	if x.Rank() == 2 {
+		return Einsum("qt,bt->bq", Const(x.Graph(), rows), x)
 	}
 	return Einsum("qt,btd->bqd", Const(x.Graph(), rows), x)
-}
-
-// pickRow returns token i of x, [B, 1, D].
-func pickRow(x *Node, i int) *Node {
-	row := make([]float32, x.Shape().Dim(1))
-	row[i] = 1
-	return Einsum("qt,btd->bqd", Const(x.Graph(), [][]float32{row}), x)
 }
 
 // heads splits [B, T, D] into [B, T, H, e].

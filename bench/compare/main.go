@@ -134,8 +134,7 @@ func compare(size string, batch, rounds, threads int, python string) error {
 
 // load is our side of the comparison.
 func load(s spec) (func() (peer.Result, error), error) {
-	cpu, cuda := model.Plugins()
-	b, err := model.OpenBackend(s.Peer, cpu, cuda)
+	b, err := model.OpenBackend(s.Peer, model.FindPlugins())
 	if err != nil {
 		return nil, err
 	}

@@ -72,9 +72,8 @@ type row struct {
 }
 
 func (b *bench) run(ctx context.Context) error {
-	cpu, cuda := model.Plugins()
 	var err error
-	if b.b, err = model.OpenBackend(b.backend, cpu, cuda); err != nil {
+	if b.b, err = model.OpenBackend(b.backend, model.FindPlugins()); err != nil {
 		return err
 	}
 	if err := b.open(ctx); err != nil {

@@ -157,8 +157,7 @@ func newWatcher(path string) (*watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(model.BackendAuto, cpu, cuda)
+	backend, err := model.OpenBackend(model.BackendAuto, model.FindPlugins())
 	if err != nil {
 		return nil, err
 	}

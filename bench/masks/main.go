@@ -114,8 +114,7 @@ func openEye(path string) (*eye, error) {
 	if err := c.Resize(224, 224); err != nil {
 		return nil, err
 	}
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(model.BackendAuto, cpu, cuda)
+	backend, err := model.OpenBackend(model.BackendAuto, model.FindPlugins())
 	if err != nil {
 		return nil, err
 	}

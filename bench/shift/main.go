@@ -212,13 +212,11 @@ func (b *bench) open(ctx context.Context) (*model.Backend, *model.Checkpoint, er
 	// The whole picture, as "fovea head fit --view whole" does for a fixed camera.
 	backbone.Preprocess.KeepAspect, backbone.Preprocess.ResizeHeight, backbone.Preprocess.ResizeWidth = false, b.size, b.size
 	backbone.Config.Classes, backbone.Config.Labels, backbone.Config.Readout = 0, nil, model.ReadClass
-	cpu, cuda := model.Plugins()
-	backend, err := model.OpenBackend(b.backend, cpu, cuda)
+	backend, err := model.OpenBackend(b.backend, model.FindPlugins())
 	if err != nil {
 		return nil, nil, err
 	}
-	plugin := map[string]string{model.BackendXLACPU: cpu.Path, model.BackendXLACUDA: cuda.Path}[backend.Kind]
-	b.machine, err = thisMachine(ctx, backend, plugin)
+	b.machine, err = thisMachine(ctx, backend)
 	return backend, backbone, err
 }
 

@@ -246,7 +246,7 @@ func writeJSON(file string, v any) error {
 }
 
 // thisMachine reads what a run notes of where it was made.
-func thisMachine(ctx context.Context, b *model.Backend, plugin string) (machine, error) {
+func thisMachine(ctx context.Context, b *model.Backend) (machine, error) {
 	m := machine{Backend: b.Kind}
 	if out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
 		m.Commit = strings.TrimSpace(string(out))
@@ -263,10 +263,10 @@ func thisMachine(ctx context.Context, b *model.Backend, plugin string) (machine,
 			}
 		}
 	}
-	if plugin == "" {
+	if b.Plugin == "" {
 		return m, nil
 	}
-	f, err := os.Open(plugin)
+	f, err := os.Open(b.Plugin)
 	if err != nil {
 		return m, err
 	}

@@ -215,8 +215,7 @@ func startOurs(s spec) (*peer.Peer, error) {
 
 // load is our side of the comparison.
 func load(s spec) (func() (peer.Result, error), error) {
-	cpu, cuda := model.Plugins()
-	b, err := model.OpenBackend(model.BackendXLACPU, cpu, cuda)
+	b, err := model.OpenBackend(model.BackendXLACPU, model.FindPlugins())
 	if err != nil {
 		return nil, err
 	}
