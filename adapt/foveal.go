@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"gonum.org/v1/gonum/floats"
+
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 const (
@@ -45,6 +47,35 @@ func FovealBox(mask []byte, width, height int) (box image.Rectangle, ok bool) {
 	x, y := place(in.Min.X, in.Max.X, width), place(in.Min.Y, in.Max.Y, height)
 	box = image.Rect(x, y, min(x+s, width), min(y+s, height))
 	return box, s < min(width, height)
+}
+
+// SecondLook is where to look again in a frame of width x height pixels, of which m covers the part view: FovealBox of m
+// in the pixels of the frame. A mask that is not to be trusted points nowhere.
+func (m *Mask) SecondLook(view image.Rectangle, width, height int, floor float64) (box image.Rectangle, ok bool) {
+	if m.Quality < floor {
+		return image.Rectangle{}, false
+	}
+	box, ok = FovealBox(m.Pixels, m.Width, m.Height)
+	at := func(v, side, from, length int) int { return from + v*length/side }
+	box = image.Rect(
+		at(box.Min.X, m.Width, view.Min.X, view.Dx()), at(box.Min.Y, m.Height, view.Min.Y, view.Dy()),
+		at(box.Max.X, m.Width, view.Min.X, view.Dx()), at(box.Max.Y, m.Height, view.Min.Y, view.Dy()),
+	).Intersect(image.Rect(0, 0, width, height))
+	return box, ok && !box.Empty()
+}
+
+// LookAgain classifies what a frame, [height, width, 3], shows inside box, and joins that with the logits of the whole
+// frame.
+func LookAgain(net *model.Net, rgb []byte, width int, box image.Rectangle, frame []float32) ([]float32, error) {
+	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
+	if err := net.Preprocess.Pixels(FovealView(rgb, width, box), box.Dx(), box.Dy(), pixels); err != nil {
+		return nil, err
+	}
+	out, err := net.Run(0, pixels, nil)
+	if err != nil {
+		return nil, err
+	}
+	return FovealLogits(frame, out.Logits), nil
 }
 
 // FovealView cuts the second view out of a frame, [height, width, 3]: a picture for the network's own

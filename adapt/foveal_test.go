@@ -54,3 +54,26 @@ func TestFovealLogitsMultiplyProbabilities(t *testing.T) {
 		}
 	}
 }
+
+// The box of a mask of part of a frame lies in that part, and a mask of little quality has none.
+func TestSecondLookInTheFrame(t *testing.T) {
+	m := Mask{Width: 10, Height: 10, Pixels: make([]byte, 100), Quality: .6}
+	for _, i := range []int{22, 23, 32, 33} {
+		m.Pixels[i] = 255
+	}
+	view := image.Rect(40, 0, 140, 100) // ten pixels of the frame for one of the mask
+	inside, ok := FovealBox(m.Pixels, 10, 10)
+	if !ok {
+		t.Fatal("no box")
+	}
+	want := image.Rect(40+10*inside.Min.X, 10*inside.Min.Y, 40+10*inside.Max.X, 10*inside.Max.Y)
+	if box, ok := m.SecondLook(view, 180, 100, .5); !ok || box != want {
+		t.Errorf("%v %v, want %v", box, ok, want)
+	}
+	if box, ok := m.SecondLook(view, 180, 100, .7); ok || !box.Empty() {
+		t.Errorf("a mask of quality %g points to %v", m.Quality, box)
+	}
+	if box, ok := m.SecondLook(image.Rect(-60, 0, 40, 100), 180, 100, .5); ok && !box.In(image.Rect(0, 0, 180, 100)) {
+		t.Errorf("%v lies outside of the frame", box)
+	}
+}

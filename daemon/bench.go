@@ -43,6 +43,7 @@ type benchResult struct {
 	Batch   int         `json:"batch"`
 	Skipped []string    `json:"skipped,omitempty"` // why each faster backend was not taken
 	Passes  []benchPass `json:"passes"`
+	Logits  []float32   `json:"logits,omitempty"` // of the first picture, which the seed makes: two machines compared
 }
 
 type benchPass struct {
@@ -52,6 +53,8 @@ type benchPass struct {
 	P95MS     float64 `json:"p95_ms"`
 	MinMS     float64 `json:"min_ms"`
 	CompileMS float64 `json:"compile_ms"` // with the first run
+
+	logits []float32
 }
 
 // benchWants are the kinds of pass by name.
@@ -102,7 +105,7 @@ func (v benchVerb) Run(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		pass.Want = kind
+		pass.Want, result.Logits = kind, pass.logits[:net.Config.Classes]
 		result.Passes = append(result.Passes, pass)
 	}
 	_ = bar.Finish()
@@ -130,12 +133,13 @@ func timePasses(ctx context.Context, net *model.Net, want model.Want, pixels []f
 			return pass, err
 		}
 		began := time.Now()
-		if _, err := net.Run(want, pixels, nil); err != nil {
+		out, err := net.Run(want, pixels, nil)
+		if err != nil {
 			return pass, err
 		}
 		switch {
 		case i == 0:
-			pass.CompileMS = milliseconds(time.Since(began))
+			pass.CompileMS, pass.logits = milliseconds(time.Since(began)), out.Logits
 		case i >= warmUp:
 			took = append(took, time.Since(began))
 			step()

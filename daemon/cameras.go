@@ -20,6 +20,9 @@ type watched struct {
 	explained newest[*answer] // the newest with an overlay; nil before the first
 	answers   atomic.Uint64   // frames classified
 
+	looks        atomic.Uint64 // frames that were looked at a second time
+	looksSkipped atomic.Uint64 // those that were to be, had the pace of the cameras left the time
+
 	foreground newest[*float64] // share of relevance on the object in the newest frame that has a mask; nil before
 
 	// The inference goroutine's own.

@@ -95,6 +95,13 @@ type InferenceConfig struct {
 	// Frames of each camera that are classified a second, at most; the newest each time. 0: all that the machine can.
 	// An adaptation runs on what the cameras leave.
 	FPS float64 `yaml:"fps,omitempty" jsonschema:"minimum=0,maximum=1000"`
+	// A second look inside a box around the object, which is found without labels (the model has to be a
+	// self-supervised one, such as DINOv2); both looks' log-probabilities are added. on: every frame with an object,
+	// about twice the work; auto: where the first look is unsure (foveal_below) and fps, or else what the cameras send,
+	// leaves the time; off: never.
+	Foveal string `yaml:"foveal,omitempty" jsonschema:"enum=auto,enum=on,enum=off"`
+	// Probability of the likeliest class, 0 to 1, below which auto looks again.
+	FovealBelow float64 `yaml:"foveal_below,omitempty" jsonschema:"minimum=0,maximum=1"`
 }
 
 // SamplesConfig says which frames are kept to learn from.
@@ -195,7 +202,7 @@ func defaultConfig() *Config {
 	return &Config{
 		StateDir:  defaultStateDir(),
 		Model:     ModelConfig{Backend: model.BackendAuto},
-		Inference: InferenceConfig{RelevanceEvery: 5},
+		Inference: InferenceConfig{RelevanceEvery: 5, Foveal: fovealOff, FovealBelow: .9},
 		Samples:   defaultSamples(),
 		Adapt:     defaultAdapt(),
 		MQTT:      MQTTConfig{Root: "fovea", Listen: "127.0.0.1:1883", Discovery: "device", Allow: []string{"health", "adapt", "cancel", "rollback"}},
@@ -317,6 +324,10 @@ func (c *Config) check(fault func(field, format string, args ...any)) {
 	}
 	if f := c.Inference.FPS; !(f >= 0 && f <= 1000) {
 		fault("inference.fps", "%g, want 0 (no limit) to 1000", f)
+	}
+	oneOf("inference.foveal", c.Inference.Foveal, fovealAuto, fovealOn, fovealOff)
+	if f := c.Inference.FovealBelow; !(f >= 0 && f <= 1) {
+		fault("inference.foveal_below", "%g, want 0 to 1", f)
 	}
 	if c.Inference.RelevanceEvery < 0 || c.Inference.RelevanceEvery > 1_000_000 {
 		fault("inference.relevance_every", "%d must be between 0 (never) and 1000000", c.Inference.RelevanceEvery)

@@ -17,6 +17,7 @@ type evalVerb struct {
 	Model   string `required:"" placeholder:"DIR" help:"Model folder with a head."`
 	Data    string `required:"" placeholder:"DIR" help:"Folder of class folders with jpg and png pictures, named as the model's labels."`
 	Backend string `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
+	Foveal  bool   `help:"Measure second looks too, inside a box around the object: at every picture that shows one, and at those alone of which the first look is unsure."`
 	JSON    bool   `help:"Print the report as JSON."`
 }
 
@@ -25,7 +26,8 @@ func (evalVerb) Help() string {
 class and over all, and what was taken for what.
 
   fovea eval --model models/mine --data photos-of-today
-  fovea eval --model models/mine --data models/mine/labelled/accept    what the head never saw`
+  fovea eval --model models/mine --data models/mine/labelled/accept    what the head never saw
+  fovea eval --model models/mine --data photos-of-today --foveal       is inference.foveal worth it?`
 }
 
 // evalReport is what fovea eval found.
@@ -35,6 +37,7 @@ type evalReport struct {
 	Bad    []adapt.BadPicture `json:"bad"`
 	Top1   *score             `json:"top1"`
 	Top5   proportion         `json:"top5"`
+	Foveal []fovealScore      `json:"foveal,omitempty"` // with --foveal: as inference.foveal off, auto and on
 }
 
 // proportion is a share with its 95 % interval by Wilson.
@@ -131,6 +134,11 @@ func (v evalVerb) Run(ctx context.Context, out io.Writer) error {
 		Model: net.Digest, Device: net.device, Bad: set.Bad,
 		Top1: newScore(table, set.Objects()), Top5: newProportion(inFive, len(set.Pictures)),
 	}
+	if v.Foveal {
+		if r.Foveal, err = evalFoveal(ctx, net.Net, set, own); err != nil {
+			return fmt.Errorf("eval: %w", err)
+		}
+	}
 	if v.JSON {
 		return printJSON(out, r)
 	}
@@ -156,6 +164,12 @@ func (r *evalReport) print(out io.Writer) {
 			fmt.Fprintf(out, "  %-*s %v\n", width, r.Top1.Confusion.Labels[i], p)
 			seen++
 		}
+	}
+	if r.Foveal != nil {
+		fmt.Fprintln(out)
+	}
+	for _, f := range r.Foveal {
+		fmt.Fprintf(out, "foveal %-4s %v, %d looked at twice; %.1f ms a picture, %.1f ms for a second look\n", f.Mode, f.Accuracy, f.Twice, f.PictureMS, f.SecondMS)
 	}
 	if len(r.Top1.Classes) <= 20 { // a table that still fits a screen
 		fmt.Fprintf(out, "\n%v", r.Top1.Confusion)

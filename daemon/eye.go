@@ -39,9 +39,12 @@ type sight struct {
 	accepted bool
 }
 
-// see returns what the base sees; nil where it was not asked.
-func (e *eye) see(ctx context.Context, frame capture.Frame, live *model.Net, out *model.Output) (*sight, error) {
+// see returns what the base sees; nil where it was not asked. cut is what was cut of the live pass already, if it was.
+func (e *eye) see(ctx context.Context, frame capture.Frame, live *model.Net, out *model.Output, cut *sight) (*sight, error) {
 	if base := e.daemon.baseDigest(); base == "" || base == live.Digest {
+		if cut != nil {
+			return cut, nil
+		}
 		return e.look(frame, live, out)
 	}
 	if time.Since(e.asked) < askEvery || e.daemon.models().Standing().Probation.State == store.ProbationRunning {

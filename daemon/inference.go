@@ -21,7 +21,8 @@ type answer struct {
 	guesses []guess // the five likeliest, likeliest first; none from a backbone without a head
 	margin  float64 // between the two likeliest probabilities, 0..1
 
-	overlay *overlay // nil for a plain frame
+	second  image.Rectangle // where the model looked a second time, in pixels of the frame; empty where it did not
+	overlay *overlay        // nil for a plain frame
 	by      *served
 	jpeg    lazyJPEG
 }
@@ -35,7 +36,7 @@ type guess struct {
 type overlay struct {
 	rows, cols int
 	view       image.Rectangle // the part of the frame that the grid covers, in pixels
-	relevance  []float32       // of the likeliest class, not negative; nil from a backbone without a head
+	relevance  []float32       // of the first look's likeliest class, not negative; nil from a backbone without a head
 	attention  []float32       // of the class token in the last block, mean over the heads; sums to at most 1
 }
 
@@ -140,15 +141,15 @@ func (w *watched) pace(now time.Time, fps float64) {
 // another one where this frame ended a probation badly.
 func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels []float32) *served {
 	config, _ := d.configs.get()
-	want := model.Want(0)
+	want, keep := plainWant(config.Inference), false // keep: hand the frame to the keeper
 	began := time.Now()
 	switch every := config.Inference.RelevanceEvery; {
 	case every > 0:
 		if w.turns++; w.turns >= every || w.answers.Load() == 0 {
-			want, w.turns = live.explaining(), 0
+			want, keep, w.turns = live.explaining(), true, 0
 		}
 	case d.samples() != nil && began.Sub(w.featured) >= plainEvery:
-		want, w.featured = model.WantFeatures, began
+		want, keep, w.featured = model.WantFeatures, true, began
 	}
 	if err := live.net.Preprocess.Pixels(frame.RGB, frame.Width, frame.Height, pixels); err != nil {
 		d.inferred(err)
@@ -160,13 +161,20 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	if err == nil && !finite(out.Logits) {
 		err = errNotFinite
 	}
+	var second secondLook
+	if err == nil {
+		if config.Inference.Foveal == fovealAuto {
+			d.gaze.spare.earn(d.period(config.Inference.FPS), time.Since(began))
+		}
+		second, err = d.gaze.look(config.Inference, w, frame, live.net, out)
+	}
 	d.inferred(err)
 	if err != nil {
 		return d.tried(live, out, pixels, took, want, err)
 	}
-	a := &answer{frame: frame, at: time.Now(), took: time.Since(began), by: live}
-	if out.Logits != nil {
-		a.guesses, a.margin = likeliest(live.net.Config, model.Probabilities(out.Logits))
+	a := &answer{frame: frame, at: time.Now(), took: time.Since(began), second: second.box, by: live}
+	if second.logits != nil {
+		a.guesses, a.margin = likeliest(live.net.Config, model.Probabilities(second.logits))
 	}
 	if want&model.WantClassAttention != 0 {
 		a.overlay = overlayOf(live.net, out, frame)
@@ -178,10 +186,18 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	d.timing.add(a.at, a.took)
 	d.metrics.took.Observe(a.took.Seconds())
 	d.publish(w, a)
-	if want&model.WantFeatures != 0 {
-		d.keeper.offer(offer{w, a, out})
+	if keep {
+		d.keeper.offer(offer{w, a, out, second.sight})
 	}
 	return d.tried(live, out, pixels, took, want, nil)
+}
+
+// plainWant is what a frame without relevance asks of the net: a second look is placed by the features.
+func plainWant(c InferenceConfig) model.Want {
+	if c.Foveal == fovealOff {
+		return 0
+	}
+	return model.WantFeatures
 }
 
 var errNotFinite = errors.New("the logits are not finite numbers")
@@ -202,14 +218,15 @@ func (d *daemon) tried(live *served, out *model.Output, pixels []float32, took t
 	if p == nil {
 		return live
 	}
+	config, _ := d.configs.get()
 	var why string
 	var passed bool
 	switch {
 	case failed != nil:
 		why = p.failure(failed)
-	case want == 0 && p.due(): // plain frames: their times compare
+	case want == plainWant(config.Inference) && p.due(): // plain frames: their times compare
 		began := time.Now()
-		parent, err := p.parent.net.Run(0, pixels, nil)
+		parent, err := p.parent.net.Run(want, pixels, nil)
 		if err != nil || !finite(parent.Logits) || parent.Logits == nil {
 			return live
 		}

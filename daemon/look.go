@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"image"
 	"image/png"
 	"io"
 	"os"
@@ -23,6 +24,7 @@ type lookVerb struct {
 	Out     string   `required:"" placeholder:"DIR" help:"Folder for the pictures, NAME.look.png each; made if it is not there."`
 	Class   string   `placeholder:"LABEL" help:"Explain this class; default: the model's own first guess."`
 	Backend string   `default:"auto" enum:"${backends}" help:"What computes: ${enum}."`
+	Foveal  bool     `help:"Look a second time inside a box around the object: the guesses are of both looks, and the box is drawn."`
 	Images  []string `arg:"" name:"image" help:"Pictures, jpg or png."`
 }
 
@@ -32,7 +34,8 @@ func (lookVerb) Help() string {
 which the daemon finds without labels (TokenCut) where the model is self-supervised, such as DINOv2.
 
   fovea look --model models/mine --out looks door.jpg hall.png
-  fovea look --model models/mine --out looks --class cup door.jpg     what speaks for a cup, seen or not`
+  fovea look --model models/mine --out looks --class cup door.jpg     what speaks for a cup, seen or not
+  fovea look --model models/mine --out looks --foveal door.jpg        look again, closer, at the object`
 }
 
 func (v lookVerb) Run(ctx context.Context, out io.Writer) error {
@@ -52,13 +55,13 @@ func (v lookVerb) Run(ctx context.Context, out io.Writer) error {
 	if err := os.MkdirAll(v.Out, 0o755); err != nil {
 		return fmt.Errorf("look: %w", err)
 	}
-	failed := 0
+	failed, twice := 0, 0
 	used := map[string]bool{}
 	for _, name := range v.Images {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s, err := lookAt(net.Net, name, class)
+		s, err := lookAt(net.Net, name, class, v.Foveal)
 		if err != nil {
 			failed++
 			fmt.Fprintf(out, "%s: left out: %v\n", name, err)
@@ -68,7 +71,14 @@ func (v lookVerb) Run(ctx context.Context, out io.Writer) error {
 		if err := writePanel(file, s); err != nil {
 			return fmt.Errorf("look: %w", err)
 		}
-		fmt.Fprintf(out, "%s: %s %.0f %% -> %s\n", name, s.guesses[0].label, 100*s.guesses[0].score, file)
+		again := ""
+		if !s.second.Empty() {
+			again, twice = ", looked at twice", twice+1
+		}
+		fmt.Fprintf(out, "%s: %s %.0f %%%s -> %s\n", name, s.guesses[0].label, 100*s.guesses[0].score, again, file)
+	}
+	if v.Foveal {
+		fmt.Fprintf(out, "%d of %d looked at twice\n", twice, len(v.Images)-failed)
 	}
 	if failed > 0 {
 		return fmt.Errorf("look: %d of %d pictures left out", failed, len(v.Images))
@@ -95,9 +105,10 @@ type seen struct {
 	guesses    []namedScore // the likeliest five
 	explained  string       // label of the class that relevance explains
 	rows, cols int
-	relevance  []float32   // [rows*cols], not normalised
-	attention  [][]float32 // a map a head, [rows*cols], each with sum at most 1
-	mask       *sight      // the object, found without labels
+	relevance  []float32       // [rows*cols], not normalised
+	attention  [][]float32     // a map a head, [rows*cols], each with sum at most 1
+	mask       *sight          // the object, found without labels
+	second     image.Rectangle // of a second look, in pixels; empty where there was none
 }
 
 type namedScore struct {
@@ -105,8 +116,9 @@ type namedScore struct {
 	score float32 // probability
 }
 
-// lookAt runs one picture; class -1 explains the first guess.
-func lookAt(net *model.Net, name string, class int) (*seen, error) {
+// lookAt runs one picture, twice where foveal is set and an object is found; class -1 explains the first look's first
+// guess.
+func lookAt(net *model.Net, name string, class int, foveal bool) (*seen, error) {
 	p, err := adapt.ReadPicture(name)
 	if err != nil {
 		return nil, err
@@ -131,8 +143,15 @@ func lookAt(net *model.Net, name string, class int) (*seen, error) {
 	if s.mask, err = new(eye).look(capture.Frame{Width: p.Width, Height: p.Height, RGB: p.RGB}, net, o); err != nil {
 		return nil, err
 	}
-	probabilities := model.Probabilities(o.Logits)
-	for _, i := range ranking(o.Logits)[:min(5, c.Classes)] {
+	logits := o.Logits
+	if box, ok := s.mask.mask.SecondLook(s.view(), p.Width, p.Height, adapt.DefaultMasks.Floor); ok && foveal {
+		s.second = box
+		if logits, err = adapt.LookAgain(net, p.RGB, p.Width, box, o.Logits); err != nil {
+			return nil, err
+		}
+	}
+	probabilities := model.Probabilities(logits)
+	for _, i := range ranking(logits)[:min(5, c.Classes)] {
 		s.guesses = append(s.guesses, namedScore{c.Label(i), probabilities[i]})
 	}
 	return s, nil

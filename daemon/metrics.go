@@ -81,6 +81,8 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 		known("camera_last_frame_age_seconds", "Age of the newest frame.", c.LastFrameAgeSeconds, label...)
 		send("camera_bad_frames_total", "Frames that could not be decoded.", float64(c.BadFramesTotal), label...)
 		send("camera_dropped_frames_total", "Frames overtaken by a newer one before their turn.", float64(c.DroppedFramesTotal), label...)
+		send("camera_second_looks_total", "Frames of which the object was looked at a second time.", float64(c.SecondLooksTotal), label...)
+		send("camera_second_looks_skipped_total", "Second looks that the pace left no time for.", float64(c.SecondLooksSkipped), label...)
 		oneOf("camera_quality", "1 for what the newest picture is.", c.Quality, qualities, label...)
 	}
 	for _, c := range s.Cameras {

@@ -63,11 +63,15 @@ func drawPanel(s *seen) *image.RGBA {
 	plain := image.NewRGBA(image.Rect(0, 0, width, height))
 	xdraw.CatmullRom.Scale(plain, plain.Rect, rgba(s.picture), image.Rect(0, 0, s.picture.Width, s.picture.Height), xdraw.Src, nil)
 
+	note := "the network sees what is not greyed"
+	if !s.second.Empty() {
+		note += ", and again the box"
+	}
 	attention := meanMap(s.attention)
 	peak := slices.Max(attention) * float32(len(attention))
 	tiles := []tile{
 		{
-			title: "Picture", note: "the network sees what is not greyed", picture: veiled(plain, view),
+			title: "Picture", note: note, picture: framed(veiled(plain, view), scaled(s.second, width, height, s.picture)),
 			below: func(c canvas, x, y int) int { return c.guesses(x, y, s.guesses) },
 		},
 		{
@@ -207,6 +211,30 @@ func veiled(plain *image.RGBA, view image.Rectangle) *image.RGBA {
 				p = mix(p, outside, .6)
 			}
 			out.SetRGBA(x, y, p)
+		}
+	}
+	return out
+}
+
+// framed draws where a second look went, a white line in a dark one, to be seen on anything; nothing for an empty box.
+func framed(picture *image.RGBA, box image.Rectangle) *image.RGBA {
+	if box.Empty() {
+		return picture
+	}
+	out := image.NewRGBA(picture.Rect)
+	draw.Draw(out, out.Rect, picture, picture.Rect.Min, draw.Src)
+	line := max(1, picture.Rect.Dx()/320)
+	for _, ring := range []struct {
+		from, to int // insets of the box
+		colour   color.RGBA
+	}{{-2 * line, line, ink}, {-line, 0, color.RGBA{255, 255, 255, 255}}} {
+		outer, inner := box.Inset(ring.from), box.Inset(ring.to)
+		for y := outer.Min.Y; y < outer.Max.Y; y++ {
+			for x := outer.Min.X; x < outer.Max.X; x++ {
+				if at := image.Pt(x, y); at.In(out.Rect) && !at.In(inner) {
+					out.SetRGBA(x, y, ring.colour)
+				}
+			}
 		}
 	}
 	return out

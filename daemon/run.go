@@ -78,6 +78,7 @@ type daemon struct {
 	shown    description  // as Home Assistant was told; lookAround's own
 	store    *store.Store // nil where it could not be opened; set before the goroutines start
 	keeper   *keeper
+	gaze     gaze
 	cycle    *cycle
 
 	settled      chan struct{} // closed when the first model is served, or known not to load

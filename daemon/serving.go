@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -158,7 +159,8 @@ func (d *daemon) warm(ctx context.Context, c ModelConfig, checkpoint *model.Chec
 		fixed: fixedPicture(checkpoint.Config),
 	}
 	d.notifier.extendStart(compileLimit)
-	for _, want := range []model.Want{0, s.explaining()} {
+	config, _ := d.configs.get()
+	for _, want := range slices.Compact([]model.Want{0, plainWant(config.Inference), s.explaining()}) {
 		if err := errors.Join(net.Warm(want, 1), ctx.Err()); err != nil {
 			net.Close()
 			return nil, fmt.Errorf("warm model %s: %w", c.Dir, err)

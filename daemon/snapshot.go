@@ -79,6 +79,7 @@ func (a *answer) snapshot() ([]byte, error) {
 		view := scaled(o.view, picture.Rect.Dx(), picture.Rect.Dy(), p)
 		picture = overlaid(picture, view, o.relevance, o.rows, o.cols, inferno)
 	}
+	picture = framed(picture, scaled(a.second, picture.Rect.Dx(), picture.Rect.Dy(), p))
 	var out bytes.Buffer
 	err := jpeg.Encode(&out, picture, &jpeg.Options{Quality: jpegQuality})
 	return out.Bytes(), err

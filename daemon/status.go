@@ -48,6 +48,8 @@ type cameraStatus struct {
 	FPS        float64    `json:"fps"`        // frames a second that are classified
 	Classified uint64     `json:"classified_total"`
 	Dropped    uint64     `json:"dropped_frames_total"`
+	Looks      uint64     `json:"second_looks_total"` // frames looked at a second time
+	Skipped    uint64     `json:"second_looks_skipped_total"`
 	LastFrame  *time.Time `json:"last_frame,omitempty"`
 	Seq        uint64     `json:"seq"` // of the newest answer; 0 before the first
 	Guesses    []guess    `json:"guesses"`
@@ -136,12 +138,13 @@ func (w *watched) look(now time.Time) (cameraStatus, fleet.Camera) {
 	page := cameraStatus{
 		ID: w.config.ID, Source: c.Source, Phase: c.Phase.String(), Since: c.Since,
 		Width: c.Width, Height: c.Height, SourceFPS: c.FPS, FPS: fps,
-		Classified: w.answers.Load(), Dropped: c.Dropped, Guesses: []guess{},
+		Classified: w.answers.Load(), Dropped: c.Dropped, Looks: w.looks.Load(), Skipped: w.looksSkipped.Load(), Guesses: []guess{},
 	}
 	health := fleet.Camera{
 		State: fleet.CameraLost, FPS: fleet.Known(fps),
 		ReconnectsLastHour: int64(c.RestartsLastHour), StallsLastHour: int64(c.StallsLastHour),
 		BadFramesTotal: int64(c.BadFrames), DroppedFramesTotal: int64(c.Dropped),
+		SecondLooksTotal: int64(page.Looks), SecondLooksSkipped: int64(page.Skipped),
 	}
 	switch c.Phase {
 	case capture.Running:

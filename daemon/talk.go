@@ -158,7 +158,7 @@ func (d *daemon) publish(w *watched, a *answer) {
 	share, _ := w.foreground.get()
 	err := device.SetCameraState(w.config.ID, fleet.CameraState{
 		TS: a.frame.Time.Round(0), Label: a.guesses[0].Label, Score: a.guesses[0].Score, Margin: a.margin, Model: a.by.version,
-		ForegroundRelevance: share,
+		ForegroundRelevance: share, SecondLook: !a.second.Empty(),
 	})
 	if err != nil {
 		d.log.Error("not published", "camera", w.config.ID, "error", err)

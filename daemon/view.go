@@ -33,6 +33,7 @@ type viewed struct {
 	Seconds float64   `json:"seconds"` // that the answer took
 	Age     float64   `json:"age"`     // of the frame when the answer was there: seconds since it arrived
 	Quality string    `json:"quality"`
+	Second  *[4]int   `json:"second,omitempty"` // left, top, right, bottom of the second look, in pixels
 	Overlay *drawn    `json:"overlay,omitempty"`
 }
 
@@ -87,6 +88,9 @@ func (d *daemon) view(w http.ResponseWriter, r *http.Request) {
 	v := viewed{
 		Seq: a.frame.Seq, TS: a.frame.Time, Width: a.frame.Width, Height: a.frame.Height, JPEG: picture,
 		Guesses: a.guesses, Margin: a.margin, Seconds: a.took.Seconds(), Age: a.at.Sub(a.frame.Time).Seconds(), Quality: a.frame.Quality.String(),
+	}
+	if box := a.second; !box.Empty() {
+		v.Second = &[4]int{box.Min.X, box.Min.Y, box.Max.X, box.Max.Y}
 	}
 	if o := a.overlay; o != nil {
 		v.Overlay = &drawn{

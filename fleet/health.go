@@ -68,6 +68,8 @@ type Camera struct {
 	LastFrameAgeSeconds *float64 `json:"last_frame_age_seconds,omitempty"`                       // absent: no frame yet
 	BadFramesTotal      int64    `json:"bad_frames_total"`                                       // truncated, empty or not decodable
 	DroppedFramesTotal  int64    `json:"dropped_frames_total"`                                   // a newer one came before its turn
+	SecondLooksTotal    int64    `json:"second_looks_total"`                                     // frames of which the object was looked at a second time, closer
+	SecondLooksSkipped  int64    `json:"second_looks_skipped_total"`                             // second looks that the pace of the cameras left no time for
 	Quality             string   `json:"quality,omitempty"`                                      // ok, or what is wrong with the picture: black, frozen, repeating, ...
 }
 

@@ -41,6 +41,7 @@ type CameraState struct {
 	Score               float64   `json:"score"`                          // its probability, 0..1
 	Margin              float64   `json:"margin"`                         // between the two likeliest classes, 0..1
 	ForegroundRelevance *float64  `json:"foreground_relevance,omitempty"` // share of relevance on the object, 0..1; absent: not computed for this frame
+	SecondLook          bool      `json:"second_look,omitempty"`          // whether the object was looked at a second time, closer
 	Model               int64     `json:"model"`                          // the version that answered
 }
 

@@ -117,6 +117,8 @@ class Camera {
       ["answer", this.frame ? Math.round(1000 * this.frame.seconds) + " ms" : "–"],
       ["margin", this.frame?.guesses ? percent(this.frame.margin) : "–"],
       ["frames", whole(c.classified_total)],
+      ...(c.second_looks_total || c.second_looks_skipped_total
+        ? [["looked twice", whole(c.second_looks_total)], ["no time to", whole(c.second_looks_skipped_total)]] : []),
       ["size", c.width ? `${c.width} × ${c.height}` : "–"],
     ]);
   }

@@ -24,12 +24,16 @@ export function drawScale(canvas) {
 
 // frame is the answer of /view with its picture decoded; kind is "", "relevance" or "attention".
 export function drawFrame(canvas, frame, kind, strength) {
-  const { width, height, bitmap, overlay } = frame;
+  const { width, height, bitmap, overlay, second } = frame;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const pen = canvas.getContext("2d");
   pen.drawImage(bitmap, 0, 0);
   const levels = overlay && kind && overlay[kind];
-  if (!levels) return;
+  if (levels) drawOverlay(pen, levels, overlay, width, height, strength);
+  if (second) drawBox(pen, second, width);
+}
+
+function drawOverlay(pen, levels, overlay, width, height, strength) {
   const [left, top, right, bottom] = overlay.view;
   pen.fillStyle = `rgb(0 0 0 / ${0.6 * strength})`; // what the model does not see
   pen.beginPath();
@@ -38,6 +42,16 @@ export function drawFrame(canvas, frame, kind, strength) {
   pen.fill("evenodd");
   pen.imageSmoothingQuality = "high";
   pen.drawImage(colourMap(levels, overlay.rows, overlay.cols, strength), left, top, right - left, bottom - top);
+}
+
+// drawBox shows where the model looked a second time: a white line on a black one, to be seen on anything.
+function drawBox(pen, [left, top, right, bottom], width) {
+  const line = Math.max(1, Math.round(width / 320));
+  for (const [colour, thick] of [["rgb(0 0 0 / 0.6)", 3 * line], ["white", line]]) {
+    pen.strokeStyle = colour;
+    pen.lineWidth = thick;
+    pen.strokeRect(left, top, right - left, bottom - top);
+  }
 }
 
 // colourMap enlarges the patch grid bilinearly, as the published map is, before the colours: values between
