@@ -17,20 +17,28 @@ if [ ! -f "$root/made" ]; then
 fi
 rm -rf "$root/tmp/debs"
 mkdir "$root/tmp/debs"
-cp $(ls -t build/deb/fovea_*_arm64.deb | head -1) $(ls -t build/deb/fovea-grab_*_arm64.deb | head -1) "$root/tmp/debs/"
-cp "$FOVEA_PLUGIN" "$root/tmp/pjrt_cpu.so"
-cp "$FOVEA_PLUGIN.sha256" "$root/tmp/pjrt_cpu.so.sha256"
+cp "$(ls -t build/deb/fovea_*_arm64.deb | head -1)" "$(ls -t build/deb/fovea-grab_*_arm64.deb | head -1)" "$root/tmp/debs/"
+rm -rf "$root/srv/model"
+cp -r "$FOVEA_REFERENCE/model" "$root/srv/model"
 mkdir -p "$root/srv/pictures"
 cp daemon/testdata/*.png "$root/srv/pictures/" 2>/dev/null || cp docs/page-390.png "$root/srv/pictures/"
 mount -t proc proc "$root/proc"
 inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
 inside sh -c 'dpkg -i /tmp/debs/*.deb'
-inside install -m 644 /tmp/pjrt_cpu.so /tmp/pjrt_cpu.so.sha256 /usr/lib/fovea/
+cp "$FOVEA_LIB"/*.so "$FOVEA_LIB"/*.sha256 "$root/usr/lib/fovea/"
 inside fovea --version
 printf 'cameras: [{id: pictures, source: /srv/pictures, loop: true}]\n' >"$root/tmp/fovea.yaml"
 inside fovea doctor --config /tmp/fovea.yaml
-inside fovea bench --backend xla:cpu --runs 3 --want logits
-inside fovea bench --backend go --runs 1 --want logits
+for backend in xla:cpu onnx:cpu go; do
+	inside fovea bench --model /srv/model --backend $backend --runs 1 --want logits --json >"$FOVEA_REFERENCE/$backend.arm64.json"
+	python3 - "$FOVEA_REFERENCE/go.json" "$FOVEA_REFERENCE/$backend.arm64.json" <<-'PY'
+		import json, sys
+		here, there = (json.load(open(f)) for f in sys.argv[1:])
+		apart = max(abs(a - b) for a, b in zip(here["logits"], there["logits"], strict=True))
+		print(f"{there['backend']} on arm64: {len(there['logits'])} logits {apart:.1g} from amd64's, {there['passes'][0]['median_ms']:.0f} ms a pass, emulated")
+		sys.exit(not apart < 1e-4)
+	PY
+done
 inside dpkg -P fovea fovea-grab
 [ ! -e "$root/usr/bin/fovea" ] && [ ! -e "$root/var/lib/fovea" ] && [ ! -e "$root/etc/fovea" ]
 echo "installed, run and purged"

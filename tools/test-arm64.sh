@@ -1,30 +1,38 @@
 #!/bin/sh
 # Tries Fovea on an emulated arm64: builds the packages, runs the tests of the rooms that compute and store, then
-# installs the packages in a Debian 12 root and runs fovea there. Needs root.
+# installs the packages in a Debian 12 root, runs fovea there, and compares its logits with this machine's. Needs root.
 #   tools/test-arm64.sh [build|tests|root]...      default: all three
-# It takes half an hour on two cores; XLA compiles under emulation.
+# XLA compiles under emulation: hours on two cores.
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-$(tools/go.sh)}
 tools/packages.sh qemu-user-static mmdebstrap util-linux >&2
-plugin=$PWD/build/lib/fovea-arm64/pjrt_cpu.so
+lib=$PWD/build/lib/fovea-arm64
 tools/wheel.sh xla-cpu-pjrt==0.0.1 8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9 \
-	xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so "$plugin" --only-binary=:all: --platform manylinux_2_27_aarch64
+	xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so "$lib/pjrt_cpu.so" --only-binary=:all: --platform manylinux_2_27_aarch64
+tools/wheel.sh onnxruntime==1.32.0 e36c187006e7a7c8b8d6d57f1a209dd63f52430dca6c282b177718ad6b841054 \
+	onnxruntime/capi/libonnxruntime.so.1.32.0 "$lib/libonnxruntime.so" --only-binary=:all: --platform manylinux_2_28_aarch64 \
+	--implementation cp --python-version 3.12
 
 for part in ${*:-build tests root}; do
 	case $part in
 	build)
-		GO="$go" tools/deb.sh arm64 fovea fovea-grab
+		GO="$go" tools/deb.sh arm64
 		;;
 	tests)
 		# model's hold its logits and gradients to the references that amd64 is held to.
 		old=$(tools/sysroot.sh arm64 bullseye libc6-dev)
 		root=$(tools/sysroot.sh arm64 bookworm libc6-dev libstdc++-12-dev libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev)
-		CC="$old/cc" CGO_ENABLED=1 GOARCH=arm64 FOVEA_XLA_CPU="$plugin" "$go" test -trimpath -p 1 -timeout 2h \
-			-exec "qemu-aarch64-static -L $root" ./model ./store ./adapt
+		GOEXPERIMENT= CC="$old/cc" CGO_ENABLED=1 GOARCH=arm64 FOVEA_XLA_CPU="$lib/pjrt_cpu.so" FOVEA_ONNXRUNTIME="$lib/libonnxruntime.so" \
+			"$go" test -trimpath -p 1 -timeout 4h -exec "qemu-aarch64-static -L $root" ./model ./store ./adapt
 		;;
 	root)
-		FOVEA_PLUGIN="$plugin" unshare --mount tools/root-arm64.sh
+		# A ViT-S/16 of random weights, the same file on both machines.
+		here=build/arm64-reference
+		rm -rf "$here"
+		mkdir -p "$here"
+		"$go" run ./daemon bench --backend go --runs 1 --want logits --save "$here/model" --json >"$here/go.json"
+		FOVEA_LIB="$lib" FOVEA_REFERENCE="$PWD/$here" unshare --mount tools/root-arm64.sh
 		;;
 	esac
 done
