@@ -152,7 +152,7 @@ shift-needs:
 deb:
 	@GO="$(GO)" tools/deb.sh $(ARCH)
 
-# The tests of the rooms that compute, and fovea bench, on an emulated arm64: half an hour, nightly.
+# The tests of the rooms that compute, and fovea bench, on an emulated arm64: nightly.
 test-arm64:
 	@GO="$(GO)" tools/test-arm64.sh
 

@@ -2,7 +2,7 @@
 # Tries Fovea on an emulated arm64: builds the packages, runs the tests of the rooms that compute and store, then
 # installs the packages in a Debian 12 root, runs fovea there, and compares its logits with this machine's. Needs root.
 #   tools/test-arm64.sh [build|tests|root]...      default: all three
-# XLA compiles under emulation: hours on two cores.
+# XLA compiles under emulation: a nightly job. How long it takes as a whole is not measured yet.
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-$(tools/go.sh)}
