@@ -169,7 +169,7 @@ func (r *evalReport) print(out io.Writer) {
 		fmt.Fprintln(out)
 	}
 	for _, f := range r.Foveal {
-		fmt.Fprintf(out, "foveal %-4s %v, %d looked at twice; %.1f ms a picture, %.1f ms for a second look\n", f.Mode, f.Accuracy, f.Twice, f.PictureMS, f.SecondMS)
+		fmt.Fprintf(out, "foveal %-4s %v, %d looked at twice, %d answers changed; %.1f ms a picture, %.1f ms for a second look\n", f.Mode, f.Accuracy, f.Twice, f.Changed, f.PictureMS, f.SecondMS)
 	}
 	if len(r.Top1.Classes) <= 20 { // a table that still fits a screen
 		fmt.Fprintf(out, "\n%v", r.Top1.Confusion)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"image"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
@@ -115,8 +116,9 @@ type fovealScore struct {
 	Mode      string     `json:"mode"`
 	Accuracy  proportion `json:"accuracy"`
 	Twice     int        `json:"twice"`      // pictures that were looked at a second time
-	PictureMS float64    `json:"picture_ms"` // mean, preprocessing included
-	SecondMS  float64    `json:"second_ms"`  // mean of the second looks, their masks included; 0: there were none
+	Changed   int        `json:"changed"`    // of those, how many then got another first guess
+	PictureMS float64    `json:"picture_ms"` // median, preprocessing included
+	SecondMS  float64    `json:"second_ms"`  // median of the second looks, their masks included; 0: there were none
 }
 
 // evalFoveal classifies labelled pictures as the daemon would under each setting, with its own threshold of auto and with
@@ -125,6 +127,7 @@ func evalFoveal(ctx context.Context, net *model.Net, set *adapt.Labelled, own []
 	c := defaultConfig().Inference
 	scores := []fovealScore{{Mode: fovealOff}, {Mode: fovealAuto}, {Mode: fovealOn}}
 	right := make([]int, len(scores))
+	took, again := make([][]time.Duration, len(scores)), make([][]time.Duration, len(scores))
 	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
 	if err := errors.Join(net.Warm(0, 1), net.Warm(model.WantFeatures, 1)); err != nil { // compiling is not timed
 		return nil, err
@@ -155,23 +158,32 @@ func evalFoveal(ctx context.Context, net *model.Net, set *adapt.Labelled, own []
 			if err != nil {
 				return nil, err
 			}
-			s.PictureMS += milliseconds(time.Since(began))
+			took[i] = append(took[i], time.Since(began))
+			class, _ := top(second.logits)
 			if w.looks.Load() > 0 {
-				s.Twice++
-				s.SecondMS += milliseconds(g.spare.cost)
+				again[i] = append(again[i], g.spare.cost)
+				if before, _ := top(out.Logits); before != class {
+					s.Changed++
+				}
 			}
-			if class, _ := top(second.logits); class == own[picture.Class] {
+			if class == own[picture.Class] {
 				right[i]++
 			}
 		}
 		_ = bar.Add(1)
 	}
-	n := len(set.Pictures)
 	for i := range scores {
-		s := &scores[i]
-		s.Accuracy = newProportion(right[i], n)
-		s.PictureMS /= float64(max(n, 1))
-		s.SecondMS /= float64(max(s.Twice, 1))
+		scores[i].Accuracy, scores[i].Twice = newProportion(right[i], len(set.Pictures)), len(again[i])
+		scores[i].PictureMS, scores[i].SecondMS = medianMS(took[i]), medianMS(again[i])
 	}
 	return scores, nil
+}
+
+// medianMS is the median in milliseconds; 0 of none.
+func medianMS(took []time.Duration) float64 {
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return milliseconds(quantile(took, .5))
 }
