@@ -66,6 +66,18 @@ func cyclingIn(t *testing.T, dir, more string) *program {
 // keepToySamples keeps samples as the cameras of the small world would have sent them.
 func keepToySamples(t *testing.T, samples *store.Samples, base string) {
 	t.Helper()
+	all, err := toySamples(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if _, err := samples.Put(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func toySamples(base string) (all []store.Sample, err error) {
 	r := rand.New(rand.NewPCG(5, 5))
 	for camera, tint := range []int{0, 2} {
 		view := toyworld.Texture(toyworld.Tints[tint], r)
@@ -88,14 +100,13 @@ func keepToySamples(t *testing.T, samples *store.Samples, base string) {
 			}
 			var b bytes.Buffer
 			if err := jpeg.Encode(&b, toyworld.Picture(rgb), &jpeg.Options{Quality: 95}); err != nil {
-				t.Fatal(err)
+				return nil, err
 			}
 			s.JPEG = b.Bytes()
-			if _, err := samples.Put(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
+			all = append(all, s)
 		}
 	}
+	return all, nil
 }
 
 // adapt gives the order and waits.

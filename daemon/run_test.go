@@ -71,6 +71,13 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv("FOVEA_TEST_CHILD"); how != "" {
 		misbehave(how)
 	}
+	if file := os.Getenv("FOVEA_TEST_LIFE"); file != "" && len(os.Args) == 1 {
+		if err := lifeOfADaemon(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if len(os.Args) > 1 && (os.Args[1] == "adapt" || os.Args[1] == "run") { // so is an adaptation, and a daemon that is killed
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
