@@ -20,8 +20,8 @@ import (
 	"github.com/seed-a98b2d25/fovea/store"
 )
 
-// lifeOfADaemon is a daemon from its first start: it keeps samples, adapts, promotes, is taken back, promotes again,
-// and passes its probation. It says on stdout what was acknowledged.
+// lifeOfADaemon is a daemon from its first start: it keeps samples, adapts, promotes the candidate, which passes its
+// probation, and is taken back. It says on stdout what was acknowledged.
 func lifeOfADaemon(file string) error {
 	config, err := loadConfig(file)
 	if err != nil {
@@ -36,12 +36,18 @@ func lifeOfADaemon(file string) error {
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- d.run(ctx, nil) }()
-	live := func() *served {
-		for d.live.Load() == nil {
-			time.Sleep(10 * time.Millisecond)
+	wait := func(what string, happened func() bool) error {
+		for limit := time.Now().Add(patience); !happened(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(limit) {
+				return fmt.Errorf("%s did not come in %v", what, patience)
+			}
 		}
-		return d.live.Load()
-	}()
+		return nil
+	}
+	if err := wait("a model", func() bool { return d.live.Load() != nil }); err != nil {
+		return err
+	}
+	live := d.live.Load()
 	fmt.Println("live", live.sha)
 	all, err := toySamples(live.net.Digest)
 	if err != nil {
@@ -54,24 +60,24 @@ func lifeOfADaemon(file string) error {
 		}
 		fmt.Println("sample", seq, digestOf(s.JPEG))
 	}
-	for round := range 2 {
-		result, err := d.cycle.do(ctx, order{verb: fleet.VerbAdapt, why: "test", force: true})
-		if err != nil || result.Verdict != fleet.Promoted {
-			return fmt.Errorf("round %d: %+v, %w", round, result, err)
-		}
-		fmt.Println("live", d.models().Standing().Active)
-		if round == 0 {
-			if _, err := d.cycle.do(ctx, order{verb: fleet.VerbRollback, why: "test"}); err != nil {
-				return err
-			}
-			fmt.Println("live", d.models().Standing().Active)
-		}
+	result, err := d.cycle.do(ctx, order{verb: fleet.VerbAdapt, why: "test", force: true})
+	if err != nil || result.Verdict != fleet.Waiting || result.Version == nil {
+		return fmt.Errorf("%+v, %w", result, err)
 	}
+	fmt.Println("candidate", d.models().Standing().Candidate)
+	if _, err := d.cycle.do(ctx, order{verb: fleet.VerbPromote, why: "test"}); err != nil {
+		return err
+	}
+	fmt.Println("live", d.models().Standing().Active)
 	d.cycle.ends <- probationEnd{sha: d.models().Standing().Active}
-	for d.models().Standing().Probation.State != store.ProbationPassed {
-		time.Sleep(10 * time.Millisecond)
+	if err := wait("the end of the probation", func() bool { return d.models().Standing().Probation.State == store.ProbationPassed }); err != nil {
+		return err
 	}
 	fmt.Println("passed")
+	if _, err := d.cycle.do(ctx, order{verb: fleet.VerbRollback, why: "test"}); err != nil {
+		return err
+	}
+	fmt.Println("live", d.models().Standing().Active)
 	stop()
 	return <-ended
 }
@@ -86,28 +92,21 @@ func digestOf(data []byte) string {
 // With syncing off, of the databases or of the other files, the same look finds what is lost. Some fifty cuts, and ten
 // times as many with FOVEA_SOAK.
 func TestPowerCut(t *testing.T) {
-	base := toyModel(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("model: {dir: %q, backend: go}\nmqtt: {listen: \"127.0.0.1:0\"}\nweb: {listen: \"127.0.0.1:0\"}\n", base) + quiet
-	record := func(t *testing.T, flags ...string) *powercut.Recording {
-		dir := t.TempDir()
-		file, state := filepath.Join(dir, "fovea.yaml"), filepath.Join(dir, "state")
-		if err := errors.Join(os.WriteFile(file, []byte("state_dir: state\n"+text), 0o600), os.Mkdir(state, 0o700)); err != nil {
-			t.Fatal(err)
-		}
-		child := exec.Command(self)
-		log := &syncBuffer{}
-		child.Env, child.Stderr = append(os.Environ(), "FOVEA_TEST_LIFE="+file), log
-		defer func() {
-			if t.Failed() {
-				t.Logf("log of the daemon:\n%s", log)
-			}
-		}()
-		return powercut.Record(t, state, child, flags...)
+	config := fmt.Sprintf("model: {dir: %q, backend: go}\nmqtt: {listen: \"127.0.0.1:0\"}\nweb: {listen: \"127.0.0.1:0\"}\n", toyModel(t)) +
+		strings.Replace(quiet, "auto: false", "auto: false, approval: manual", 1)
+	dir := t.TempDir()
+	file, state := filepath.Join(dir, "fovea.yaml"), filepath.Join(dir, "state")
+	if err := errors.Join(os.WriteFile(file, []byte("state_dir: state\n"+config), 0o600), os.Mkdir(state, 0o700)); err != nil {
+		t.Fatal(err)
 	}
+	child := exec.Command(self)
+	child.Env, child.Stderr = append(os.Environ(), "FOVEA_TEST_LIFE="+file), os.Stderr
+	life := powercut.Record(t, state, child)
+
 	// The last moments before each word of what is live, and others all over the life.
 	moments := func(r *powercut.Recording, step int) (cuts []int) {
 		for _, said := range r.Saying(func(line string) bool { return !strings.HasPrefix(line, "sample") }) {
@@ -120,43 +119,38 @@ func TestPowerCut(t *testing.T) {
 		}
 		return cuts
 	}
-	for _, life := range []struct {
-		name  string
-		flags []string // of strace
-		loses bool
+	soak := os.Getenv("FOVEA_SOAK") != ""
+	for _, disk := range []struct {
+		name      string
+		recording *powercut.Recording
+		step      int
+		loses     bool
 	}{
-		{name: "synced"},
-		{"no fdatasync", []string{"-e", "inject=fdatasync:retval=0"}, true},
-		{"no fsync", []string{"-e", "inject=fsync:retval=0"}, true},
+		{"synced", life, map[bool]int{false: 10, true: 1}[soak], false},
+		{"no fdatasync", life.Without("fdatasync"), 40, true},
+		{"no fsync", life.Without("fsync"), 40, true},
 	} {
-		t.Run(life.name, func(t *testing.T) {
-			recording, step := record(t, life.flags...), 10
-			switch soak := os.Getenv("FOVEA_SOAK") != ""; {
-			case soak && !life.loses:
-				step = 1
-			case !soak && life.loses:
-				step = 40
-			}
-			cuts, lost := moments(recording, step), 0
+		t.Run(disk.name, func(t *testing.T) {
+			cuts, lost := moments(disk.recording, disk.step), 0
 			for n, cut := range cuts {
 				how := powercut.How(n % 3)
 				t.Run(fmt.Sprintf("%d %v", cut, how), func(t *testing.T) {
-					p := start(t, text, func(p *program) {
-						if err := recording.Leave(filepath.Join(p.dir, "state"), cut, how, uint64(n)); err != nil {
+					p := start(t, config, func(p *program) {
+						if err := disk.recording.Leave(filepath.Join(p.dir, "state"), cut, how, uint64(n)); err != nil {
 							t.Fatal(err)
 						}
 					})
 					p.wait("a model", func() bool { return p.live.Load() != nil })
-					if err := p.holds(recording.Said(cut)); err != nil {
+					if err := p.holds(disk.recording.Said(cut)); err != nil {
 						lost++
-						if !life.loses {
+						if !disk.loses {
 							t.Error(err)
 						}
 					}
 				})
 			}
-			t.Logf("%d power cuts in %d moments: %d lost something", len(cuts), recording.Cuts(), lost)
-			if life.loses && lost == 0 {
+			t.Logf("%d power cuts in %d moments: %d lost something", len(cuts), life.Cuts(), lost)
+			if disk.loses && lost == 0 {
 				t.Error("what was never synced was not missed: the test sees nothing")
 			}
 		})
@@ -192,8 +186,12 @@ func (p *program) holds(before, after []string) error {
 			if s, err := p.samples().Get(seq); err != nil || digestOf(s.JPEG) != digest {
 				fault("sample %d: %v", seq, err)
 			}
+		case "candidate":
+			if r, err := p.models().Get(rest); err != nil || standing.Candidate != rest && r.Promoted == nil {
+				fault("the candidate is forgotten: %+v, %v", standing, err)
+			}
 		case "passed":
-			if standing.Probation.State != store.ProbationPassed || standing.LastGood() != standing.Active {
+			if now := standing.Probation.State; now != store.ProbationPassed && now != store.ProbationRolledBack || standing.LastGood() != standing.Active {
 				fault("the passed probation is forgotten: %+v", standing)
 			}
 		}

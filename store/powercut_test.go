@@ -14,49 +14,44 @@ import (
 // aside. With syncing off, of the databases or of the other files, the same look finds what is lost. With FOVEA_SOAK
 // the power goes at every moment, in each way; else at one in ten.
 func TestPowerCut(t *testing.T) {
-	for _, life := range []struct {
-		name  string
-		flags []string // of strace
-		loses bool
+	folder := t.TempDir()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), "STORE_WRITE="+folder, "STORE_WRITES=40")
+	child.Stderr = os.Stderr
+	life := powercut.Record(t, folder, child)
+	soak := os.Getenv("FOVEA_SOAK") != ""
+	for _, disk := range []struct {
+		name      string
+		recording *powercut.Recording
+		step      int // of three ways at each moment; no multiple of 3
+		loses     bool
 	}{
-		{name: "synced"},
-		{"no fdatasync", []string{"-e", "inject=fdatasync:retval=0"}, true},
-		{"no fsync", []string{"-e", "inject=fsync:retval=0"}, true},
+		{"synced", life, map[bool]int{false: 10, true: 1}[soak], false},
+		{"no fdatasync", life.Without("fdatasync"), 31, true},
+		{"no fsync", life.Without("fsync"), 31, true},
 	} {
-		t.Run(life.name, func(t *testing.T) {
-			folder := t.TempDir()
-			child := exec.Command(os.Args[0])
-			child.Env = append(os.Environ(), "STORE_WRITE="+folder, "STORE_WRITES=40")
-			child.Stderr = os.Stderr
-			recording := powercut.Record(t, folder, child, life.flags...)
-			step := 30 // of three ways at each moment
-			switch soak := os.Getenv("FOVEA_SOAK") != ""; {
-			case soak && !life.loses:
-				step = 1
-			case soak || !life.loses:
-				step = 10
-			}
+		t.Run(disk.name, func(t *testing.T) {
 			cuts, lost := 0, 0
-			for n := 0; n < 3*recording.Cuts(); n += step {
+			for n := 0; n < 3*disk.recording.Cuts(); n += disk.step {
 				cut, how := n/3, powercut.How(n%3)
 				left := filepath.Join(t.TempDir(), "left")
-				must(t, recording.Leave(left, cut, how, uint64(n)))
+				must(t, disk.recording.Leave(left, cut, how, uint64(n)))
 				k := killed{samples: map[uint64]string{}}
-				said, _ := recording.Said(cut)
+				said, _ := disk.recording.Said(cut)
 				for _, line := range said {
 					k.hear(line)
 				}
 				cuts++
 				if err := k.verify(left); err != nil {
 					lost++
-					if !life.loses {
-						t.Errorf("cut %d of %d, %v: %v", cut, recording.Cuts(), how, err)
+					if !disk.loses {
+						t.Errorf("cut %d of %d, %v: %v", cut, life.Cuts(), how, err)
 					}
 				}
 				must(t, os.RemoveAll(left))
 			}
-			t.Logf("%d power cuts in %d moments: %d lost something", cuts, recording.Cuts(), lost)
-			if life.loses && lost == 0 {
+			t.Logf("%d power cuts in %d moments: %d lost something", cuts, life.Cuts(), lost)
+			if disk.loses && lost == 0 {
 				t.Error("what was never synced was not missed: the test sees nothing")
 			}
 		})

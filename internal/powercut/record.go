@@ -20,8 +20,10 @@ import (
 
 // Recording is what a program did to a folder, and what it said meanwhile.
 type Recording struct {
-	root *node
-	ops  []op // in the order in which they began
+	root  *node
+	ops   []op   // in the order in which they began
+	syncs []sync // in the order in which they ended
+	lines int    // of the trace
 }
 
 // node is a file or a folder, whatever its names are.
@@ -59,9 +61,16 @@ type naming struct {
 var calls = "openat,write,pwrite64,ftruncate,fallocate,lseek,fsync,fdatasync,mkdirat,renameat,unlinkat," +
 	"open,creat,mkdir,rename,renameat2,unlink,rmdir,link,linkat,symlink,symlinkat,truncate,writev,pwritev,pwritev2,sendfile,splice,copy_file_range,mmap"
 
-// Record runs a command under strace and returns what it did to the folder, which must exist, with all its children.
-// flags are strace's, such as an error to inject. It fails where the command does.
-func Record(t testing.TB, folder string, command *exec.Cmd, flags ...string) *Recording {
+// sync is an fsync or fdatasync.
+type sync struct {
+	call       string
+	node       *node
+	begin, end int
+}
+
+// Record runs a command under strace and returns what it and its children did to the folder, which must exist. It fails
+// where the command does.
+func Record(t testing.TB, folder string, command *exec.Cmd) *Recording {
 	t.Helper()
 	strace, err := exec.LookPath("strace")
 	if err != nil {
@@ -71,7 +80,7 @@ func Record(t testing.TB, folder string, command *exec.Cmd, flags ...string) *Re
 	r := &reader{t: t, folder: folder, Recording: &Recording{root: &node{folder: true, names: map[string]*node{}, live: map[string]*node{}}}, offsets: map[string]int64{}, unfinished: map[string]unfinished{}}
 	r.above = &node{folder: true, live: map[string]*node{}}
 	r.load(folder, r.root)
-	args := append([]string{strace, "-f", "-y", "-xx", "-s", "100000000", "--seccomp-bpf", "-e", "signal=none", "-e", "trace=" + calls, "-o", trace}, flags...)
+	args := []string{strace, "-f", "-y", "-xx", "-s", "100000000", "--seccomp-bpf", "-e", "signal=none", "-e", "trace=" + calls, "-o", trace}
 	command.Args = append(append(args, command.Path), command.Args[1:]...)
 	command.Path = strace
 	if err := command.Run(); err != nil {
@@ -95,7 +104,6 @@ type reader struct {
 	line       int
 	offsets    map[string]int64 // of open files: number and path
 	unfinished map[string]unfinished
-	syncs      []sync
 	text       string // said, before its newline
 }
 
@@ -103,11 +111,6 @@ type reader struct {
 type unfinished struct {
 	text  string
 	begin int
-}
-
-type sync struct {
-	node       *node
-	begin, end int
 }
 
 // load notes what is there before.
@@ -155,24 +158,37 @@ func (r *reader) read(f io.Reader) {
 		}
 		r.call(rest, begin)
 	}
+	r.lines = r.line
 	slices.SortStableFunc(r.ops, func(a, b op) int { return a.begin - b.begin })
-	for i := range r.ops {
-		o := &r.ops[i]
-		o.durable = r.line
-		for _, s := range r.syncs { // in the order of their ends
+	r.ops = durable(r.ops, r.syncs, r.lines)
+}
+
+// Without is the recording as it were if a call, fsync or fdatasync, had done nothing.
+func (r *Recording) Without(call string) *Recording {
+	syncs := slices.DeleteFunc(slices.Clone(r.syncs), func(s sync) bool { return s.call == call })
+	return &Recording{root: r.root, ops: durable(slices.Clone(r.ops), syncs, r.lines), syncs: syncs, lines: r.lines}
+}
+
+// durable fills in from when on each thing outlives a power cut.
+func durable(ops []op, syncs []sync, never int) []op {
+	for i := range ops {
+		o := &ops[i]
+		o.durable = never
+		for _, s := range syncs {
 			if s.begin > o.end && (s.node == o.file || len(o.names) > 0 && s.node == o.names[len(o.names)-1].in) {
 				o.durable = s.end
 				break
 			}
 		}
 	}
+	return ops
 }
 
 // call is one that has ended, such as: pwrite64(7</a/b>, "\x00\x01", 2, 4096) = 2
 func (r *reader) call(text string, begin int) {
 	head, result, ended := cutLast(text, " = ")
 	name, list, isCall := strings.Cut(head, "(")
-	if !ended || !isCall || strings.HasPrefix(result, "-1") || strings.HasPrefix(result, "?") || strings.HasSuffix(result, "(INJECTED)") {
+	if !ended || !isCall || strings.HasPrefix(result, "-1") || strings.HasPrefix(result, "?") {
 		return
 	}
 	args := strings.Split(strings.TrimSuffix(strings.TrimRight(list, " "), ")"), ", ") // strings are in \x.., so no comma is theirs
@@ -205,9 +221,9 @@ func (r *reader) call(text string, begin int) {
 	case "fsync", "fdatasync":
 		if path := opened(args[0]); path != "" {
 			if in, last := r.find(path); in.live[last] != nil {
-				r.syncs = append(r.syncs, sync{in.live[last], begin, r.line})
+				r.syncs = append(r.syncs, sync{name, in.live[last], begin, r.line})
 			} else if path == r.folder {
-				r.syncs = append(r.syncs, sync{r.root, begin, r.line})
+				r.syncs = append(r.syncs, sync{name, r.root, begin, r.line})
 			}
 		}
 	case "mkdirat":
