@@ -76,8 +76,15 @@ func Record(t testing.TB, folder string, command *exec.Cmd) *Recording {
 	if err != nil {
 		t.Fatalf("%v; install strace", err)
 	}
-	trace := filepath.Join(t.TempDir(), "trace")
-	r := &reader{t: t, folder: folder, Recording: &Recording{root: &node{folder: true, names: map[string]*node{}, live: map[string]*node{}}}, offsets: map[string]int64{}, unfinished: map[string]unfinished{}}
+	dir := t.TempDir()
+	trace, said := filepath.Join(dir, "trace"), filepath.Join(dir, "said")
+	stdout, err := os.Create(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdout.Close()
+	command.Stdout = stdout
+	r := &reader{t: t, folder: folder, stdout: said, Recording: &Recording{root: &node{folder: true, names: map[string]*node{}, live: map[string]*node{}}}, offsets: map[string]int64{}, unfinished: map[string]unfinished{}}
 	r.above = &node{folder: true, live: map[string]*node{}}
 	r.load(folder, r.root)
 	args := []string{strace, "-f", "-y", "-xx", "-s", "100000000", "--seccomp-bpf", "-e", "signal=none", "-e", "trace=" + calls, "-o", trace}
@@ -100,6 +107,7 @@ type reader struct {
 	*Recording
 	t          testing.TB
 	folder     string
+	stdout     string
 	above      *node // of all files outside of the folder
 	line       int
 	offsets    map[string]int64 // of open files: number and path
@@ -197,10 +205,8 @@ func (r *reader) call(text string, begin int) {
 	case "openat":
 		r.open(o, args, result)
 	case "write":
-		if number, _, _ := strings.Cut(args[0], "<"); number == "1" || number == "2" {
-			if number == "1" {
-				r.say(o, unquote(args[1]))
-			}
+		if opened(args[0]) == r.stdout {
+			r.say(o, unquote(args[1]))
 			return
 		}
 		o.at = r.offsets[args[0]]

@@ -72,6 +72,7 @@ model: {dir: /srv/model, backend: xla:cpu}
 cameras:
   - {id: pictures, source: /srv/pictures, fps: 5, loop: true}
 mqtt: {url: "mqtt://127.0.0.1:1884", username: fovea, password_file: broker-password}
+adapt: {auto: false, gate: {latency: 100}}
 END
 cat >>/etc/systemd/system/fovea.service.d/test.conf <<END
 WatchdogSec=3
@@ -88,6 +89,27 @@ echo "MQTT: $(echo "$health" | head -c 160)..."
 synced=$(python3 -c 'import ctypes; b = ctypes.create_string_buffer(1024); print(str(ctypes.CDLL(None).adjtimex(b) != 5).lower())')
 says "\"time_synced\":$synced" || fail "the clock is told wrong; adjtimex says synchronised: $synced"
 [ "$(of_fovea | grep -c fovea-grab)" = 1 ] || fail "grabbers: $(of_fovea)"
+
+step "an adaptation by a command, in a child inside the sandbox"
+topic=fovea/tried/cmd/adapt/by-hand
+fovea samples import /mnt/in/samples | grep -q '^192 taken in, 0 known already, 0 left out' || fail "samples import"
+mosquitto_pub -p 1884 -u fovea -P "the broker's word" -q 1 -t $topic -m '{"force":true}'
+trainer() { pgrep -u fovea -f 'fovea adapt --pack'; }
+within 60 trainer || fail "no child: $(of_fovea)"
+child=$(trainer)
+policy=$(sed 's/.*) //' "/proc/$child/stat" | cut -d' ' -f39)
+[ "$policy" = 5 ] || fail "the child's scheduling policy is $policy, SCHED_IDLE is 5"
+cmp -s "/proc/$child/cgroup" "/proc/$(show MainPID)/cgroup" || fail "the child is in another cgroup"
+for fact in 'CapEff:	0000000000000000' 'NoNewPrivs:	1' 'Seccomp:	2'; do
+	grep -q "$fact" "/proc/$child/status" || fail "the child has not: $fact"
+done
+within 60 grep -q pjrt_cpu.so "/proc/$child/maps" || fail "the child did not load the plugin"
+answered() { verdict=$(timeout 5 mosquitto_sub -p 1884 -u fovea -P "the broker's word" -t $topic/state -C 1 | grep -E '"(successful|failed)"'); }
+within 500 answered || fail "no answer to the command: $(of_fovea)"
+echo "MQTT: $(echo "$verdict" | head -c 300)"
+echo "$verdict" | grep -qE '"verdict":"(promoted|rejected)"' || fail "no verdict"
+[ ! -e /var/lib/fovea/work ] || fail "the work folder is still there"
+within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the adaptation"
 
 sed -i 's/xla:cpu/go/' /etc/fovea/fovea.yaml # from here on starts need not compile
 cp /etc/fovea/fovea.yaml /tmp/good.yaml
