@@ -81,6 +81,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == "adapt" || os.Args[1] == "run") { // so is an adaptation, and a daemon that is killed
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
+		if file := os.Getenv("FOVEA_TEST_HOLDS"); file != "" && os.Args[1] == "run" {
+			go tellHoldings(ctx, file)
+		}
 		os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 	}
 	code := m.Run()

@@ -108,19 +108,49 @@ answered() { verdict=$(timeout 5 mosquitto_sub -p 1884 -u fovea -P "the broker's
 within 500 answered || fail "no answer to the command: $(of_fovea)"
 echo "MQTT: $(echo "$verdict" | head -c 300)"
 echo "$verdict" | grep -qE '"verdict":"(promoted|rejected)"' || fail "no verdict"
+fovea models rollback # so that no probation goes on
 [ ! -e /var/lib/fovea/work ] || fail "the work folder is still there"
 within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the adaptation"
 
 sed -i 's/xla:cpu/go/' /etc/fovea/fovea.yaml # from here on starts need not compile
 cp /etc/fovea/fovea.yaml /tmp/good.yaml
 
+step "doctor: no fault, as root and as the daemon's user"
+export CREDENTIALS_DIRECTORY=/run/credentials/fovea.service # as the daemon has it
+as_fovea() { setpriv --reuid fovea --regid fovea --init-groups "$@"; }
+fovea doctor --quick >/tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+grep -q 'sudo -u fovea fovea doctor' /tmp/doctor || fail "doctor does not say that this is root: $(cat /tmp/doctor)"
+grep -q 'camera pictures .*read by pictures' /tmp/doctor || fail "doctor does not say what reads the camera: $(cat /tmp/doctor)"
+as_fovea fovea doctor --quick --json >/tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+
 step "upgrade: what was configured and learnt stays"
+learnt() { # samples, versions and their record, as they are kept
+	systemctl stop fovea
+	for camera in camera0 camera1; do as_fovea fovea samples list --json --camera $camera | grep -o '"matching":[0-9]*'; done
+	as_fovea fovea models list --json | tr ',{' '\n\n' | grep -E '"(number|sha256|state|seq)":'
+	as_fovea fovea models verify
+	systemctl start fovea
+}
+learnt >/tmp/learnt
+[ "$(grep -c '"matching":96' /tmp/learnt)" = 2 ] && grep -q '"number":1' /tmp/learnt || fail "not learnt: $(cat /tmp/learnt)"
 echo kept >/var/lib/fovea/marker
 pid=$(show MainPID)
 dpkg -i --force-confdef --force-confold /mnt/in/new/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "upgrade"; }
 within 150 another "$pid" || fail "the new version does not run"
 [ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost in the upgrade"
 within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the upgrade"
+
+learnt | diff /tmp/learnt - || fail "lost in the upgrade"
+
+step "the older version again, then the newer one: nothing is lost"
+for version in old new; do
+	pid=$(show MainPID)
+	dpkg -i --force-downgrade --force-confdef --force-confold /mnt/in/$version/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "dpkg -i $version"; }
+	within 150 another "$pid" || fail "the $version version does not run"
+	within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame with the $version version"
+	learnt | diff /tmp/learnt - || fail "lost with the $version version"
+done
+[ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost on the way back"
 
 step "reload: a bad configuration is refused and the old one goes on, a good one is taken"
 pid=$(show MainPID)
