@@ -13,6 +13,8 @@ import (
 	"github.com/seed-a98b2d25/fovea/fleet"
 )
 
+// A loop of 300 pictures is longer than what a camera that repeats itself is noticed by: all of them may be kept.
+
 // A disk that fills under the whole daemon: it classifies, publishes, and answers commands; an adaptation says why it
 // cannot be; and with room again all of it goes on, without a restart.
 func TestFullDisk(t *testing.T) {
@@ -25,7 +27,7 @@ model: {dir: %q, backend: go}
 inference: {relevance_every: 1}
 samples: {every: 1ms, apart: 0, novel: 0, megabytes: 500}
 cameras: [{id: door, source: %q, loop: true, fps: 10, grabber: GRAB}]
-`, toyModel(t), blobs(t, 60))+quiet, func(p *program) {
+`, toyModel(t), blobs(t, 300))+quiet, func(p *program) {
 		state = filepath.Join(p.dir, "state")
 		if err := errors.Join(os.Mkdir(state, 0o700), syscall.Mount("tmpfs", state, "tmpfs", 0, "size=40m,mode=0700")); err != nil {
 			t.Fatal(err)
@@ -74,7 +76,7 @@ inference: {relevance_every: 1}
 samples: {every: 1ms, apart: 0, novel: 0}
 cameras: [{id: door, source: %q, loop: true, fps: 10, grabber: %q}]
 mqtt: {listen: "127.0.0.1:0"}
-`, blobs(t, 60), mustGrab(t))+quiet)
+`, blobs(t, 300), mustGrab(t))+quiet)
 	k.start()
 	k.wait("samples", func() bool { s := k.status(); return s != nil && s.camera("door").Classified > 3 })
 
