@@ -15,12 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/fleet"
 	"github.com/seed-a98b2d25/fovea/internal/powercut"
+	"github.com/seed-a98b2d25/fovea/model"
 	"github.com/seed-a98b2d25/fovea/store"
 )
 
-// lifeOfADaemon is a daemon from its first start: it keeps samples, adapts, promotes the candidate, which passes its
+// lifeOfADaemon is a daemon from its first start: it keeps samples and a candidate, promotes it, which passes its
 // probation, and is taken back. It says on stdout what was acknowledged.
 func lifeOfADaemon(file string) error {
 	config, err := loadConfig(file)
@@ -60,9 +62,8 @@ func lifeOfADaemon(file string) error {
 		}
 		fmt.Println("sample", seq, digestOf(s.JPEG))
 	}
-	result, err := d.cycle.do(ctx, order{verb: fleet.VerbAdapt, why: "test", force: true})
-	if err != nil || result.Verdict != fleet.Waiting || result.Version == nil {
-		return fmt.Errorf("%+v, %w", result, err)
+	if err := candidateOf(ctx, d); err != nil {
+		return err
 	}
 	fmt.Println("candidate", d.models().Standing().Candidate)
 	if _, err := d.cycle.do(ctx, order{verb: fleet.VerbPromote, why: "test"}); err != nil {
@@ -80,6 +81,36 @@ func lifeOfADaemon(file string) error {
 	fmt.Println("live", d.models().Standing().Active)
 	stop()
 	return <-ended
+}
+
+// candidateOf has a daemon keep a candidate that waits for approval, as if a child had made it.
+func candidateOf(ctx context.Context, d *daemon) error {
+	config, _ := d.configs.get()
+	info, err := d.mayAdapt(config)
+	if err != nil {
+		return err
+	}
+	work := filepath.Join(config.StateDir, workDir)
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	pack, out := filepath.Join(work, packFile), filepath.Join(work, outDir)
+	digest, _, err := drawPack(pack, d.samples(), info)
+	if err != nil {
+		return err
+	}
+	c, err := model.Load(config.Model.Dir)
+	if err != nil {
+		return err
+	}
+	c.Params.HeadBias[0] += 1e-3
+	if err := errors.Join(c.Save(out), d.keepPack(config, pack, digest)); err != nil {
+		return err
+	}
+	verdict := adapt.Receipt{Event: adapt.EventVerdict, Model: c.Digest(), Reason: "test", Report: &adapt.RunReport{}}
+	_, err = d.candidate(ctx, config, filepath.Join(out, "model.safetensors"), verdict, d.models().Standing())
+	return err
 }
 
 func digestOf(data []byte) string {
