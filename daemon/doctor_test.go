@@ -264,7 +264,7 @@ func TestDoctorNamesWhatThisUserMayNot(t *testing.T) {
 	var d diagnosis
 	asNobody(t, func() {
 		d.examine(t.Context(), &Config{StateDir: config.StateDir, Web: WebConfig{Listen: webOff}}, true)
-		d.stateFolder(filepath.Join(p.dir, "deeper", "state"))
+		d.stateFolder("/not-there/state") // in /, which is root's
 	})
 	if !d.has(findingWarning, "daemon", "the daemon's user") {
 		t.Errorf("a socket of another user: %+v", d.Findings)
