@@ -230,9 +230,9 @@ func TestPromotionKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	r := rand.New(rand.NewPCG(10, 10))
+	var took time.Duration // of the first promotion, which is left alone
 	lived := map[int64]int{}
-	for round := range rounds {
+	for round := range rounds + 1 {
 		if err := errors.Join(os.RemoveAll(k.state), os.CopyFS(k.state, os.DirFS(before)), os.Chmod(k.state, 0o700)); err != nil {
 			t.Fatal(err)
 		}
@@ -240,7 +240,12 @@ func TestPromotionKilled(t *testing.T) {
 		k.wait("the daemon", func() bool { s := k.status(); return s != nil && s.Broker.Connected })
 		topic := fmt.Sprintf("fovea/killed/cmd/promote/round-%d", round)
 		k.mosquitto("mosquitto_pub", "-q", "1", "-t", topic, "-m", `{}`)
-		time.Sleep(time.Duration(r.Float64() * float64(200*time.Millisecond)))
+		if began := time.Now(); round == 0 {
+			k.wait("the promotion", func() bool { s := k.status(); return s != nil && s.Model.Version == 1 })
+			took = time.Since(began)
+		} else {
+			time.Sleep(took * time.Duration(round) / time.Duration(rounds))
+		}
 		_ = k.command.Process.Kill()
 		_ = k.command.Wait()
 		k.start()
@@ -272,5 +277,5 @@ func TestPromotionKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d kills: %v rounds by the version that was live after it", rounds, lived)
+	t.Logf("%d kills in the %v that a promotion takes: rounds by the version that was live after it: %v", rounds, took.Round(time.Millisecond), lived)
 }
