@@ -19,7 +19,7 @@ import (
 
 // Packs that would teach what is wrong: masks of the ground and not of the thing, masks of other pictures, labels that
 // a person got wrong, one picture over and over, noise. What comes of them is not live, or is right as often as its
-// parent on things and views that no pack has shown.
+// parent on things that no pack has shown, before views as the cameras have them.
 func TestPoisonedPacks(t *testing.T) {
 	base := toyModel(t)
 	fresh := freshPictures(t)
@@ -114,20 +114,22 @@ func TestPoisonedPacks(t *testing.T) {
 			if err := live.Save(adapted); err != nil {
 				t.Fatal(err)
 			}
-			if after := accuracy(t, adapted); after < before-.02 {
-				t.Errorf("right in %.3f of fresh pictures, its parent in %.3f", after, before)
+			after := accuracy(t, adapted)
+			t.Logf("right in %.3f of fresh pictures, its parent in %.3f", after, before)
+			if after < before-.02 { // a standard error of 600 pictures
+				t.Error("it is live, and right less often")
 			}
 		})
 	}
 }
 
-// freshPictures are 300 things before views of any tint.
+// freshPictures are 600 things that nobody has shown, before views of the two cameras' tints.
 func freshPictures(t *testing.T) string {
 	t.Helper()
 	dir, r := t.TempDir(), rand.New(rand.NewPCG(7, 7))
-	for i := range 300 {
+	for i := range 600 {
 		class := i % 3
-		rgb := toyworld.Texture(toyworld.Tints[r.IntN(3)], r)
+		rgb := toyworld.Texture(toyworld.Tints[[]int{0, 2}[r.IntN(2)]], r)
 		toyworld.Draw(rgb, toyworld.NewObject(class, r), r)
 		file := filepath.Join(dir, toyworld.Classes[class], fmt.Sprintf("%03d.png", i))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
