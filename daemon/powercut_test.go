@@ -134,8 +134,13 @@ func TestPowerCut(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, []byte("state_dir: state\n"+config), 0o600), os.Mkdir(state, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command(self)
-	child.Env, child.Stderr = append(os.Environ(), "FOVEA_TEST_LIFE="+file), os.Stderr
+	child, log := exec.Command(self), &syncBuffer{}
+	child.Env, child.Stderr = append(os.Environ(), "FOVEA_TEST_LIFE="+file), log
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log of the life:\n%s", log)
+		}
+	})
 	life := powercut.Record(t, state, child)
 
 	// The last moments before each word of what is live, and others all over the life.
