@@ -11,7 +11,7 @@ export FOVEA_CACHE
 FIRST_DEBS := g++ ca-certificates python3 python3-pip python3-venv
 RUN_DEBS  := pkg-config libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev gstreamer1.0-plugins-base
 DEMO_DEBS := ffmpeg tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds opencv-doc mosquitto-clients
-TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus systemd dbus init-system-helpers procps
+TEST_DEBS := mosquitto gstreamer1.0-plugins-good prometheus systemd dbus init-system-helpers procps strace
 
 MACHINE := $(shell uname -m)
 PLUGIN  := build/lib/fovea/pjrt_cpu.so
@@ -128,8 +128,9 @@ race:
 soak: demo
 	@tools/packages.sh $(DEMO_DEBS) $(TEST_DEBS)
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -tags "$(TAGS)" -run "Reopening|RTSPCamera" ./capture
-	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Kill|Budget" ./store
-	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "CycleKilled|CyclesKeep" ./daemon
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Kill|PowerCut|Budget" ./store
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Killed|PowerCut|CyclesKeep" ./daemon
+	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "Soak" ./daemon
 	@FOVEA_DEMO=$(CURDIR)/$(DEMO) $(GO) test -count 1 -v -timeout 2h -run "DemonstrationAdapts" ./daemon
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "GateLets" ./adapt
 	@FOVEA_SOAK=1 $(GO) test -count 1 -v -timeout 2h -run "AwayAndBack|LargeFleet" ./fleet

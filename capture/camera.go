@@ -199,7 +199,8 @@ func (c *Camera) read(g *grabber, p *pace, base uint64) (ended bool, err error) 
 		switch m := m.(type) {
 		case wire.Hello:
 			p.announce(m.FPS)
-			c.log.Debug("source is open", "backend", m.Backend, "width", m.Width, "height", m.Height, "fps", m.FPS)
+			c.opened(m)
+			c.log.Debug("source is open", "decoder", c.State().Decoder, "width", m.Width, "height", m.Height, "fps", m.FPS)
 		case wire.Frame:
 			now := time.Now()
 			p.frame(now)

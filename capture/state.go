@@ -38,6 +38,8 @@ type State struct {
 	LastError   string
 	LastErrorAt time.Time
 
+	Decoder string // what reads the source, such as "FFMPEG, h264"; empty before it was first open
+
 	FPS     float64 // frames a second that arrived, over the last 5 s
 	Quality Quality // of the newest frame
 	Width   int     // of the newest frame, pixels

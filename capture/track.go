@@ -47,6 +47,15 @@ func (c *Camera) State() State {
 	return s
 }
 
+// opened notes what reads the source.
+func (c *Camera) opened(m wire.Hello) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Decoder = m.Backend; m.Codec != "" {
+		c.state.Decoder += ", " + m.Codec
+	}
+}
+
 // since drops the times before start; times are in order.
 func since(times []time.Time, start time.Time) []time.Time {
 	i, _ := slices.BinarySearchFunc(times, start, time.Time.Compare)

@@ -28,22 +28,11 @@ import (
 func toyModel(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "base")
-	labelled := filepath.Join(t.TempDir(), "labelled")
-	if err := toyworld.WriteLabelled(labelled, rand.New(rand.NewPCG(4, 4))); err != nil {
-		t.Fatal(err)
-	}
 	b, err := model.OpenBackend(model.BackendGo, model.Plugins{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	base, set, err := toyworld.Base(t.Context(), b, labelled)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := base.Save(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := set.WriteTo(filepath.Join(dir, adapt.LabelledDir)); err != nil {
+	if err := toyworld.WriteModel(t.Context(), b, dir); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -66,36 +55,39 @@ func cyclingIn(t *testing.T, dir, more string) *program {
 // keepToySamples keeps samples as the cameras of the small world would have sent them.
 func keepToySamples(t *testing.T, samples *store.Samples, base string) {
 	t.Helper()
-	r := rand.New(rand.NewPCG(5, 5))
-	for camera, tint := range []int{0, 2} {
-		view := toyworld.Texture(toyworld.Tints[tint], r)
-		var o toyworld.Object
-		for i := range 96 {
-			if i%4 == 0 {
-				o = toyworld.NewObject(r.IntN(3), r)
-			}
-			rgb := slices.Clone(view)
-			s := store.Sample{Meta: store.Meta{
-				Camera: fmt.Sprint("camera", camera), Time: time.Unix(1_800_000_000+int64(camera*100_000+60*i), 0), Width: toyworld.Side, Height: toyworld.Side,
-				Backbone: base, Why: "test",
-			}}
-			if i%4 != 3 {
-				s.MaskPixels = toyworld.Draw(rgb, o, r)
-				s.Mask = &store.Mask{Width: toyworld.Side, Height: toyworld.Side, View: [4]int{0, 0, toyworld.Side, toyworld.Side}, Quality: .9, Accepted: true}
-			}
-			for range 8 {
-				s.Features = append(s.Features, float32(r.NormFloat64()))
-			}
-			var b bytes.Buffer
-			if err := jpeg.Encode(&b, toyworld.Picture(rgb), &jpeg.Options{Quality: 95}); err != nil {
-				t.Fatal(err)
-			}
-			s.JPEG = b.Bytes()
-			if _, err := samples.Put(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
+	all, err := toySamples(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if _, err := samples.Put(t.Context(), s); err != nil {
+			t.Fatal(err)
 		}
 	}
+}
+
+func toySamples(base string) (all []store.Sample, err error) {
+	r := rand.New(rand.NewPCG(5, 5))
+	err = toyworld.Watch(r, func(v toyworld.View) error {
+		s := store.Sample{
+			Meta:       store.Meta{Camera: v.Camera, Time: v.Time, Width: toyworld.Side, Height: toyworld.Side, Backbone: base, Why: "test"},
+			MaskPixels: v.Mask,
+		}
+		if v.Mask != nil {
+			s.Mask = &store.Mask{Width: toyworld.Side, Height: toyworld.Side, View: [4]int{0, 0, toyworld.Side, toyworld.Side}, Quality: .9, Accepted: true}
+		}
+		for range 8 {
+			s.Features = append(s.Features, float32(r.NormFloat64()))
+		}
+		var b bytes.Buffer
+		if err := jpeg.Encode(&b, toyworld.Picture(v.RGB), &jpeg.Options{Quality: 95}); err != nil {
+			return err
+		}
+		s.JPEG = b.Bytes()
+		all = append(all, s)
+		return nil
+	})
+	return all, err
 }
 
 // adapt gives the order and waits.

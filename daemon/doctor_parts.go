@@ -108,7 +108,7 @@ func (d *diagnosis) cameras(ctx context.Context, c *Config, live *status) {
 			part := "camera " + camera.ID
 			switch {
 			case camera.Phase == capture.Running.String():
-				d.picture(part, fmt.Sprintf("%s: %d x %d, %.1f frames a second", camera.Source, camera.Width, camera.Height, camera.SourceFPS), camera.Quality)
+				d.picture(part, fmt.Sprintf("%s: %d x %d, %.1f frames a second, read by %s", camera.Source, camera.Width, camera.Height, camera.SourceFPS, camera.Decoder), camera.Quality)
 			default:
 				d.fault(part, "", "%s is %s: %s", camera.Source, camera.Phase, camera.Problem)
 			}
@@ -116,14 +116,13 @@ func (d *diagnosis) cameras(ctx context.Context, c *Config, live *status) {
 		return
 	}
 	states := make([]capture.State, len(c.Cameras))
-	decoders := make([]string, len(c.Cameras))
 	var all sync.WaitGroup
 	for i, camera := range c.Cameras {
 		all.Go(func() {
 			if camera.PasswordFile != "" {
 				camera.Password, _ = readSecret(camera.PasswordFile) // secrets said why not
 			}
-			states[i], decoders[i] = tryCamera(ctx, camera.Config)
+			states[i] = tryCamera(ctx, camera.Config)
 		})
 	}
 	all.Wait()
@@ -131,7 +130,7 @@ func (d *diagnosis) cameras(ctx context.Context, c *Config, live *status) {
 		part := "camera " + c.Cameras[i].ID
 		switch {
 		case s.Frames > 0:
-			d.picture(part, fmt.Sprintf("%s: %d x %d, read by %s", s.Source, s.Width, s.Height, firstOf(decoders[i], "an unknown decoder")), s.Quality.String())
+			d.picture(part, fmt.Sprintf("%s: %d x %d, read by %s", s.Source, s.Width, s.Height, s.Decoder), s.Quality.String())
 		case s.LastError != "":
 			d.fault(part, "", "%s: %s", s.Source, s.LastError)
 		default:
@@ -148,56 +147,28 @@ func (d *diagnosis) picture(part, says, quality string) {
 	}
 }
 
-// tryCamera reads a camera until its first picture or its first failure, and says what decodes it.
-func tryCamera(ctx context.Context, c capture.Config) (s capture.State, decoder string) {
+// tryCamera reads a camera until its first picture or its first failure.
+func tryCamera(ctx context.Context, c capture.Config) (s capture.State) {
 	wake := make(chan struct{}, 1)
-	heard := &decoderLog{}
-	camera, err := capture.Open(c, capture.Options{Log: slog.New(heard), Wake: wake})
+	camera, err := capture.Open(c, capture.Options{Log: slog.New(slog.DiscardHandler), Wake: wake})
 	if err != nil {
-		return capture.State{LastError: err.Error()}, ""
+		return capture.State{LastError: err.Error()}
 	}
 	defer camera.Close()
 	limit := time.After(cameraPatience)
 	for {
 		s = camera.State()
 		if s.Frames > 0 || s.LastError != "" {
-			return s, heard.decoder()
+			return s
 		}
 		select {
 		case <-wake:
 		case <-limit:
-			return s, heard.decoder()
+			return s
 		case <-ctx.Done():
-			return s, heard.decoder()
+			return s
 		}
 	}
-}
-
-// decoderLog keeps one thing of a camera's log: by what its source was opened.
-type decoderLog struct {
-	mu      sync.Mutex
-	backend string
-}
-
-func (l *decoderLog) Enabled(context.Context, slog.Level) bool { return true }
-func (l *decoderLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *decoderLog) WithGroup(string) slog.Handler            { return l }
-func (l *decoderLog) Handle(_ context.Context, r slog.Record) error {
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "backend" {
-			l.mu.Lock()
-			l.backend = a.Value.String()
-			l.mu.Unlock()
-		}
-		return true
-	})
-	return nil
-}
-
-func (l *decoderLog) decoder() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.backend
 }
 
 // broker connects as a reader would: the daemon's own connection is not disturbed, and nothing is published.

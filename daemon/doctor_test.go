@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"image"
 	"io"
 	"log/slog"
+	"math"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-a98b2d25/fovea/fleet"
+	"github.com/seed-a98b2d25/fovea/internal/realparts"
+	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // examined runs fovea doctor --json --quick on a configuration; DIR in it becomes a folder of the test's own.
@@ -102,7 +107,8 @@ func TestDoctorNamesEachFault(t *testing.T) {
 			}
 		}
 	}
-	model := tinyModel(t)
+	weights := tinyModel(t)
+	expired, expiredKey := realparts.NewAuthority(t).Issue("127.0.0.1", time.Now().Add(-time.Hour))
 	for _, c := range []struct {
 		name, config string
 		prepare      func(dir string)
@@ -120,12 +126,12 @@ func TestDoctorNamesEachFault(t *testing.T) {
 		{"no model configured", "", nil, findingWarning, "model", "model.dir"},
 		{"model folder is gone", "model: {dir: DIR/none}", nil, findingFault, "model", "none"},
 		{"model is no model", "model: {dir: DIR/m}", write("m/config.json", "{}", 0o600), findingFault, "model", "fovea models pull"},
-		{"plugin is gone", "model: {dir: " + model + ", backend: xla:cpu, plugins: {cpu: {path: DIR/none.so}}}", nil, findingFault, "backend", "none.so: no such file"},
-		{"plugin is no library", "model: {dir: " + model + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so}}}", write("p.so", "text", 0o600), findingFault, "backend", "not a shared library"},
-		{"plugin was changed", "model: {dir: " + model + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so, sha256: " + strings.Repeat("0", 64) + "}}}", copyOfThisProgram(t), findingFault, "backend", "the configuration pins 0000"},
-		{"plugin without checksum", "model: {dir: " + model + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so}}}", copyOfThisProgram(t), findingFault, "backend", "has no checksum"},
-		{"auto falls back", "model: {dir: " + model + ", plugins: {cpu: {path: DIR/none.so}}}", nil, findingWarning, "backend", "fovea plugin install"},
-		{"no GPU", "model: {dir: " + model + ", backend: xla:cuda}", nil, findingFault, "GPU", "nvidia-smi"},
+		{"plugin is gone", "model: {dir: " + weights + ", backend: xla:cpu, plugins: {cpu: {path: DIR/none.so}}}", nil, findingFault, "backend", "none.so: no such file"},
+		{"plugin is no library", "model: {dir: " + weights + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so}}}", write("p.so", "text", 0o600), findingFault, "backend", "not a shared library"},
+		{"plugin was changed", "model: {dir: " + weights + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so, sha256: " + strings.Repeat("0", 64) + "}}}", copyOfThisProgram(t), findingFault, "backend", "the configuration pins 0000"},
+		{"plugin without checksum", "model: {dir: " + weights + ", backend: xla:cpu, plugins: {cpu: {path: DIR/p.so}}}", copyOfThisProgram(t), findingFault, "backend", "has no checksum"},
+		{"auto falls back", "model: {dir: " + weights + ", plugins: {cpu: {path: DIR/none.so}}}", nil, findingWarning, "backend", "fovea plugin install"},
+		{"no GPU", "model: {dir: " + weights + ", backend: xla:cuda}", nil, findingFault, "GPU", "nvidia-smi"},
 		{"nobody is the broker", "mqtt: {url: \"mqtt://" + nobody + "\"}", nil, findingFault, "broker", "nothing listens"},
 		{"broker refuses the password", "mqtt: {url: \"mqtt://" + brokerAt + "\", username: fovea, password_file: DIR/word}", write("word", "wrong", 0o600), findingFault, "broker", "word, and that the broker"},
 		{"broker speaks no TLS", "mqtt: {url: \"mqtts://" + brokerAt + "\"}", nil, findingFault, "broker", "mqtt://"},
@@ -136,6 +142,11 @@ func TestDoctorNamesEachFault(t *testing.T) {
 		{"password file is empty", "mqtt: {url: \"mqtt://" + nobody + "\", username: x, password_file: DIR/word}", write("word", "", 0o600), findingFault, "mqtt.password_file", "is empty"},
 		{"everybody reads the password", "mqtt: {url: \"mqtt://" + nobody + "\", username: x, password_file: DIR/word}", write("word", "secret", 0o644), findingWarning, "mqtt.password_file", "chmod o-rwx"},
 		{"state folder is a file", "", write("state", "", 0o600), findingFault, "state folder", "is no folder"},
+		{"model has no head", "model: {dir: " + headless(t) + ", backend: go}", nil, findingWarning, "model", "fovea head fit"},
+		{"picture is black", "cameras: [{id: hall, source: DIR/dark, fps: 5, loop: true, grabber: GRAB}]", write("dark/1.png", string(pngOf(t, image.NewRGBA(image.Rect(0, 0, 96, 64)))), 0o600), findingWarning, "camera hall", "the picture is black -> look at the camera"},
+		{"camera says nothing", "cameras: [{id: hall, source: \"rtsp://" + silent(t) + "/x\", grabber: GRAB}]", nil, findingFault, "camera hall", "rtsp://"},
+		{"broker says nothing", "mqtt: {url: \"mqtt://" + silent(t) + "\"}", nil, findingFault, "broker", "mqtt://"},
+		{"certificate has expired", "web: {listen: \"127.0.0.1:0\", tls_cert: " + expired + ", tls_key: " + expiredKey + "}", nil, findingFault, "page", "renew it"},
 		{"others enter the state folder", "", func(dir string) {
 			write("state/token", "x", 0o600)(dir)
 			if err := os.Chmod(filepath.Join(dir, "state"), 0o755); err != nil {
@@ -158,6 +169,31 @@ func TestDoctorNamesEachFault(t *testing.T) {
 			}
 		})
 	}
+}
+
+// headless writes a model without a head.
+func headless(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "headless")
+	c := model.Config{
+		ImageHeight: 32, ImageWidth: 32, Patch: 8, Dim: 32, Depth: 2, Heads: 2, Hidden: 64, Readout: model.ReadClass,
+		PrefixPosition: true, QKVBias: true, Epsilon: 1e-6, PositionResize: model.PositionBicubic,
+	}
+	if err := model.Random(c, 1).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// silent is the address of something that takes connections and says nothing.
+func silent(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String() // the kernel takes them
 }
 
 // copyOfThisProgram is a library in everything but its name.
@@ -217,6 +253,87 @@ func TestDoctorNamesFaultsOfPermission(t *testing.T) {
 	}
 }
 
+// A daemon whose socket is another user's, a folder that this user may not make, a disk with little on it.
+func TestDoctorNamesWhatThisUserMayNot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	p := start(t, "")
+	p.wait("the socket", func() bool { _, err := os.Stat(filepath.Join(p.stateDir(), socketName)); return err == nil })
+	config, _ := p.configs.get()
+	var d diagnosis
+	asNobody(t, func() {
+		d.examine(t.Context(), &Config{StateDir: config.StateDir, Web: WebConfig{Listen: webOff}}, true)
+		d.stateFolder("/not-there/state") // in /, which is root's
+	})
+	if !d.has(findingWarning, "daemon", "the daemon's user") {
+		t.Errorf("a socket of another user: %+v", d.Findings)
+	}
+	if !d.has(findingFault, "state folder", "may not make it") {
+		t.Errorf("a folder that cannot be made: %+v", d.Findings)
+	}
+
+	small := t.TempDir()
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(small, 0)
+	d = diagnosis{}
+	d.stateFolder(small)
+	if !d.has(findingWarning, "disk", "8 MB are free") {
+		t.Errorf("a small disk: %+v", d.Findings)
+	}
+}
+
+// What a running daemon knows of its parts: a camera that is lost, a broker that is not there; and an older daemon than
+// the program that asks.
+func TestDoctorAsksTheDaemon(t *testing.T) {
+	nobody := "127.0.0.1:" + realparts.FreePort(t)
+	p := start(t, "cameras: [{id: hall, source: \"rtsp://"+nobody+"/x\", grabber: GRAB}]\nmqtt: {url: \"mqtt://"+nobody+"\"}\n")
+	p.wait("what is wrong", func() bool { s := p.state(); return s.camera("hall").Problem != "" && s.Broker.Problem != "" })
+	d, code := doctor(t, p.file)
+	if code != exitFailure || !d.Running || !d.has(findingFault, "camera hall", "refuses the connection") || !d.has(findingFault, "broker", "nothing listens") {
+		t.Errorf("exit %d: %+v", code, d.Findings)
+	}
+
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:errcheck // it ends with the test
+		writeJSON(w, status{Health: fleet.Health{Version: "0.0.1", Health: fleet.HealthOK}})
+	}))
+	d = diagnosis{Version: version()}
+	if _, err := d.ask(t.Context(), &Config{StateDir: dir}); err != nil || !d.has(findingWarning, "daemon", "systemctl restart fovea") {
+		t.Errorf("an older daemon: %v, %+v", err, d.Findings)
+	}
+}
+
+// A model whose weights overflow is named when it is timed.
+func TestDoctorTriesTheModel(t *testing.T) {
+	dir := tinyModel(t)
+	c, err := model.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.Params.NormWeight {
+		c.Params.NormWeight[i] = math.MaxFloat32
+	}
+	broken := filepath.Join(t.TempDir(), "broken")
+	if err := c.Save(broken); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]string{dir: findingOK, broken: findingFault} {
+		var d diagnosis
+		d.model(t.Context(), &Config{Model: ModelConfig{Dir: dir, Backend: model.BackendGo}}, nil, false)
+		if !d.has(want, "speed", "") {
+			t.Errorf("%s: no %s of speed: %+v", dir, want, d.Findings)
+		}
+	}
+}
+
 // asNobody runs f in a thread of its own that is user 65534.
 func asNobody(t *testing.T, f func()) {
 	t.Helper()
@@ -263,7 +380,7 @@ func TestDoctorOfAHealthyDevice(t *testing.T) {
 	p := start(t, config)
 	p.wait("a frame", func() bool { return p.state().camera("hall").Classified > 0 })
 	d, code = doctor(t, p.file)
-	if code != 0 || !d.Running || !d.has(findingOK, "daemon", "health") || !d.has(findingOK, "camera hall", "96 x 64") {
+	if code != 0 || !d.Running || !d.has(findingOK, "daemon", "health") || !d.has(findingOK, "camera hall", "read by pictures") {
 		t.Errorf("exit %d: %+v", code, d)
 	}
 	if !d.has(findingOK, "speed", "ms a frame") || !d.has(findingOK, "broker", "connected") {

@@ -49,6 +49,9 @@ func secretFile(file string) (string, error) {
 	if err := renameio.WriteFile(file, []byte(secret+"\n"), 0o600, renameio.IgnoreUmask()); err != nil {
 		return "", fmt.Errorf("make a secret: %w", err)
 	}
+	if err := syncFile(filepath.Dir(file)); err != nil { // a person may have read it before the power goes
+		return "", fmt.Errorf("make a secret: %w", err)
+	}
 	return secret, nil
 }
 

@@ -71,9 +71,19 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv("FOVEA_TEST_CHILD"); how != "" {
 		misbehave(how)
 	}
+	if file := os.Getenv("FOVEA_TEST_LIFE"); file != "" && len(os.Args) == 1 {
+		if err := lifeOfADaemon(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if len(os.Args) > 1 && (os.Args[1] == "adapt" || os.Args[1] == "run") { // so is an adaptation, and a daemon that is killed
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
+		if file := os.Getenv("FOVEA_TEST_HOLDS"); file != "" && os.Args[1] == "run" {
+			go tellHoldings(ctx, file)
+		}
 		os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 	}
 	code := m.Run()

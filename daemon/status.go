@@ -42,7 +42,8 @@ type cameraStatus struct {
 	Since      time.Time  `json:"since"`
 	Problem    string     `json:"problem,omitempty"` // what is wrong now and what to do
 	Quality    string     `json:"quality,omitempty"`
-	Width      int        `json:"width,omitempty"` // of a frame, pixels
+	Decoder    string     `json:"decoder,omitempty"` // what reads the source, such as "FFMPEG, h264"
+	Width      int        `json:"width,omitempty"`   // of a frame, pixels
 	Height     int        `json:"height,omitempty"`
 	SourceFPS  float64    `json:"source_fps"` // frames a second that arrive
 	FPS        float64    `json:"fps"`        // frames a second that are classified
@@ -137,7 +138,7 @@ func (w *watched) look(now time.Time) (cameraStatus, fleet.Camera) {
 	fps, _, _, _ := w.timing.since(now, rateWindow)
 	page := cameraStatus{
 		ID: w.config.ID, Source: c.Source, Phase: c.Phase.String(), Since: c.Since,
-		Width: c.Width, Height: c.Height, SourceFPS: c.FPS, FPS: fps,
+		Decoder: c.Decoder, Width: c.Width, Height: c.Height, SourceFPS: c.FPS, FPS: fps,
 		Classified: w.answers.Load(), Dropped: c.Dropped, Looks: w.looks.Load(), Skipped: w.looksSkipped.Load(), Guesses: []guess{},
 	}
 	health := fleet.Camera{

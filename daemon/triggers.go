@@ -36,14 +36,7 @@ func (d *daemon) pastRuns() (r runs) {
 
 // noteRun remembers that a run ended.
 func (d *daemon) noteRun(now time.Time) {
-	r := d.pastRuns()
-	var times []time.Time
-	for _, t := range append(r.Times, now) {
-		if now.Sub(t) < 24*time.Hour {
-			times = append(times, t)
-		}
-	}
-	r.Times = times
+	r := d.pastRuns().with(now)
 	if samples := d.samples(); samples != nil {
 		r.Seq = newestSample(samples)
 	}
@@ -128,26 +121,8 @@ func (d *daemon) triggered(now time.Time) string {
 	if d.models().Standing().Probation.State == store.ProbationRunning {
 		return ""
 	}
-	past := d.pastRuns()
-	if timeSynced() {
-		recent := 0
-		for _, t := range past.Times {
-			if age := now.Sub(t); age >= 0 && age < 24*time.Hour {
-				recent++
-			}
-		}
-		if recent >= config.Adapt.Daily {
-			return ""
-		}
-		if n := len(past.Times); n > 0 {
-			if age := now.Sub(past.Times[n-1]); age >= 0 && age < config.Adapt.Cooldown {
-				return ""
-			}
-		}
-	} else if since := time.Since(d.started); since < config.Adapt.Cooldown && len(past.Times) > 0 {
-		return "" // the clock says nothing: the cool-down counts from the start
-	}
-	if scheduled && (!timeSynced() || now.Before(due)) {
+	synced := timeSynced()
+	if d.pastRuns().rest(config.Adapt, now, synced, time.Since(d.started)) || scheduled && (!synced || now.Before(due)) {
 		return ""
 	}
 	why := ""
@@ -166,6 +141,45 @@ func (d *daemon) triggered(now time.Time) string {
 	return why
 }
 
+// rest says whether a run that nobody asked for would come too soon, in a process that is up so long.
+func (r runs) rest(c AdaptConfig, now time.Time, synced bool, up time.Duration) bool {
+	if !synced { // the clock says nothing: the cool-down counts from the start
+		return up < c.Cooldown && len(r.Times) > 0
+	}
+	recent := 0
+	for _, t := range r.Times {
+		if age := now.Sub(t); age >= 0 && age < 24*time.Hour {
+			recent++
+		}
+	}
+	if n := len(r.Times); n > 0 {
+		if age := now.Sub(r.Times[n-1]); age >= 0 && age < c.Cooldown {
+			return true
+		}
+	}
+	return recent >= c.Daily
+}
+
+// after is the time from which on the schedule is looked up: the last run, or the start as today's clock has it where
+// there was none, or one that this clock has not come to yet.
+func (r runs) after(now time.Time, up time.Duration) time.Time {
+	if n := len(r.Times); n > 0 && r.Times[n-1].Before(now) {
+		return r.Times[n-1]
+	}
+	return now.Add(-up)
+}
+
+// with is what is remembered once a run has ended.
+func (r runs) with(now time.Time) runs {
+	var times []time.Time
+	for _, t := range append(r.Times, now) {
+		if now.Sub(t) < 24*time.Hour {
+			times = append(times, t)
+		}
+	}
+	return runs{Times: times, Seq: r.Seq}
+}
+
 // nextDue is the first time after the last run that the schedule names; without a schedule any time is right.
 func (d *daemon) nextDue(config *Config, now time.Time) (due time.Time, scheduled bool) {
 	if config.Adapt.Schedule == "" {
@@ -175,9 +189,5 @@ func (d *daemon) nextDue(config *Config, now time.Time) (due time.Time, schedule
 	if err != nil { // it was checked
 		return time.Time{}, false
 	}
-	from := d.started
-	if past := d.pastRuns(); len(past.Times) > 0 && past.Times[len(past.Times)-1].Before(now) {
-		from = past.Times[len(past.Times)-1]
-	}
-	return schedule.Next(from), true
+	return schedule.Next(d.pastRuns().after(now, time.Since(d.started))), true
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv("STORE_CHECK") != "":
 		fmt.Println(CheckFile(os.Getenv("STORE_CHECK")))
 	case os.Getenv("STORE_WRITE") != "":
-		if err := writeUntilKilled(os.Getenv("STORE_WRITE")); err != nil {
+		if err := writeOn(os.Getenv("STORE_WRITE")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -64,17 +65,22 @@ func openChecked(t *testing.T, dir string) *Store {
 	return s
 }
 
-// writeUntilKilled does all that a daemon writes, and says on stdout what was acknowledged.
-func writeUntilKilled(dir string) error {
+// writeOn does all that a daemon writes, and says on stdout what was acknowledged: until it is killed, or as many
+// things as STORE_WRITES says.
+func writeOn(dir string) error {
 	s, err := Open(context.Background(), dir, Options{})
 	if err != nil {
 		return err
 	}
+	most, err := strconv.Atoi(os.Getenv("STORE_WRITES"))
+	if err != nil {
+		most = math.MaxInt
+	}
 	seed := uint64(time.Now().UnixNano())
 	r := rand.New(rand.NewPCG(seed, 1))
 	fmt.Println("open")
-	for i := 0; ; i++ {
-		switch r.IntN(10) {
+	for i := range most {
+		switch r.IntN(12) {
 		case 0:
 			receipt, err := s.State.Models.Add(bytes.NewReader(picture(r, 200_000)), Receipt{})
 			if err != nil {
@@ -111,6 +117,10 @@ func writeUntilKilled(dir string) error {
 				return err
 			}
 			fmt.Println("message", m)
+		case 4:
+			if _, _, err := s.Samples.Compact(); err != nil {
+				return err
+			}
 		default:
 			p := sample(r, "door", noon.Add(time.Duration(i)*time.Minute), 20_000)
 			seq, err := s.Samples.Put(context.Background(), p)
@@ -120,6 +130,7 @@ func writeUntilKilled(dir string) error {
 			fmt.Println("sample", seq, digestOf(p.JPEG))
 		}
 	}
+	return s.Close()
 }
 
 // TestKill: kill -9 at a random moment, from the first creation on; nothing that was acknowledged is lost, and
@@ -147,9 +158,8 @@ func TestKill(t *testing.T) {
 				t.Fatalf("round %d: %v", round, err)
 			}
 		}
-		kept.verify(t, dir)
-		if t.Failed() {
-			t.Fatalf("round %d", round)
+		if err := kept.verify(dir); err != nil || t.Failed() {
+			t.Fatalf("round %d: %v", round, err)
 		}
 	}
 	t.Logf("%d rounds, %d acknowledged writes", rounds, acknowledged)
@@ -180,32 +190,11 @@ func (k *killed) round(t *testing.T, dir string, after time.Duration, fromStart 
 	}
 	n := 0
 	for lines := bufio.NewScanner(out); lines.Scan(); n++ {
-		words := strings.SplitN(lines.Text(), " ", 2)
-		switch words[0] {
-		case "open":
-			if !fromStart {
-				kill()
-			}
+		if !k.hear(lines.Text()) {
 			n--
-		case "sample":
-			number, digest, _ := strings.Cut(words[1], " ")
-			seq, err := strconv.ParseUint(number, 10, 64)
-			must(t, err)
-			if k.samples[seq] != "" {
-				t.Errorf("sample %d twice", seq)
-			}
-			k.samples[seq] = digest
-		case "command":
-			k.commands = append(k.commands, words[1])
-		case "message":
-			k.messages = append(k.messages, words[1])
-		case "model":
-			k.models = append(k.models, words[1])
-		case "try":
-			k.tried = words[1]
-			n--
-		case "live":
-			k.live, k.tried = words[1], ""
+		}
+		if lines.Text() == "open" && !fromStart {
+			kill()
 		}
 	}
 	err = child.Wait()
@@ -215,31 +204,69 @@ func (k *killed) round(t *testing.T, dir string, after time.Duration, fromStart 
 	return n
 }
 
-func (k *killed) verify(t *testing.T, dir string) {
-	s := openChecked(t, dir)
+// hear takes a line of the child; it says whether that acknowledges something.
+func (k *killed) hear(line string) bool {
+	word, rest, _ := strings.Cut(line, " ")
+	switch word {
+	case "sample":
+		number, digest, _ := strings.Cut(rest, " ")
+		seq, _ := strconv.ParseUint(number, 10, 64) // a number of its own: else the sample is missed
+		k.samples[seq] = digest
+	case "command":
+		k.commands = append(k.commands, rest)
+	case "message":
+		k.messages = append(k.messages, rest)
+	case "model":
+		k.models = append(k.models, rest)
+	case "try":
+		k.tried = rest
+		return false
+	case "live":
+		k.live, k.tried = rest, ""
+	default:
+		return false
+	}
+	return true
+}
+
+// verify opens the folder as the daemon does; an error names all that was acknowledged and is not there.
+func (k *killed) verify(dir string) error {
+	s, err := Open(context.Background(), dir, Options{Check: checkInChild, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
 	defer s.Close()
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if len(s.Alarms) > 0 {
-		t.Errorf("alarms %q", s.Alarms)
+		fault("alarms %q", s.Alarms)
 	}
 	for seq, digest := range k.samples {
+		if s.Samples == nil {
+			break
+		}
 		got, err := s.Samples.Get(seq)
 		if err != nil || digestOf(got.JPEG) != digest {
-			t.Errorf("sample %d: %v", seq, err)
+			fault("sample %d: %v", seq, err)
 		}
 	}
 	records, err := s.State.Commands.Load()
-	must(t, err)
+	if err != nil {
+		fault("%w", err)
+	}
 	done := map[string]bool{}
 	for _, r := range records {
 		done[string(r)] = true
 	}
 	for _, want := range k.commands {
 		if !done[want] {
-			t.Errorf("command %q is forgotten", want)
+			fault("command %q is forgotten", want)
 		}
 	}
 	messages, err := s.State.Queue.Lease(1000)
-	must(t, err)
+	if err != nil {
+		fault("%w", err)
+	}
 	s.State.Queue.Release()
 	at := 0
 	for _, m := range messages { // those acknowledged, in their order, perhaps with one more each round
@@ -248,15 +275,23 @@ func (k *killed) verify(t *testing.T, dir string) {
 		}
 	}
 	if at < len(k.messages) {
-		t.Errorf("message %q is lost", k.messages[at])
+		fault("message %q is lost", k.messages[at])
 	}
 	for _, sha := range k.models {
-		must(t, s.State.Models.Verify(sha))
+		if _, err := s.State.Models.Get(sha); err != nil {
+			fault("%w", err)
+		}
+		if err := s.State.Models.Verify(sha); err != nil {
+			fault("%w", err)
+		}
 	}
 	standing := s.State.Models.Standing()
 	if standing.Active != k.live && standing.Active != k.tried {
-		t.Errorf("live is %.8s, want %.8s or %.8s", standing.Active, k.live, k.tried)
+		fault("live is %.8s, want %.8s or %.8s", standing.Active, k.live, k.tried)
 	}
 	k.live, k.tried = standing.Active, ""
-	must(t, s.State.VerifyVerdicts())
+	if err := s.State.VerifyVerdicts(); err != nil {
+		fault("%w", err)
+	}
+	return errors.Join(faults...)
 }

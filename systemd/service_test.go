@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-a98b2d25/fovea/internal/toyworld"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
@@ -44,17 +46,19 @@ func TestService(t *testing.T) {
 	copyFile(t, plugin+".sha256", filepath.Join(in, "pjrt_cpu.so.sha256"))
 	copyFile(t, "testdata/inside.sh", filepath.Join(in, "inside.sh"))
 	writePictures(t, filepath.Join(in, "pictures"))
-	tiny := model.Config{
-		ImageHeight: 32, ImageWidth: 32, Patch: 8, Dim: 32, Depth: 2, Heads: 2, Hidden: 64, Classes: 3,
-		Labels: []string{"cup", "key", "leaf"}, Readout: model.ReadClass, PrefixPosition: true, QKVBias: true,
-		Epsilon: 1e-6, PositionResize: model.PositionBicubic,
+	backend, err := model.OpenBackend(model.BackendGo, model.Plugins{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := model.Random(tiny, 1).Save(filepath.Join(in, "model")); err != nil {
+	if err := toyworld.WriteModel(t.Context(), backend, filepath.Join(in, "model")); err != nil {
+		t.Fatal(err)
+	}
+	if err := toyworld.WriteWatched(filepath.Join(in, "samples"), rand.New(rand.NewPCG(5, 5))); err != nil {
 		t.Fatal(err)
 	}
 	readable(t, in)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // 40 s where nobody else wants the processors
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // a minute where nobody else wants the processors
 	defer cancel()
 	boot := exec.CommandContext(ctx, "testdata/boot.sh", folder)
 	boot.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

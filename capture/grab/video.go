@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"gocv.io/x/gocv"
@@ -32,10 +33,10 @@ type live struct {
 
 func (l *live) hello() wire.Hello {
 	return wire.Hello{
-		Backend: l.backend,
-		Width:   dimension(l.capture, gocv.VideoCaptureFrameWidth),
-		Height:  dimension(l.capture, gocv.VideoCaptureFrameHeight),
-		FPS:     ownRate(l.capture),
+		Backend: l.backend, Codec: codec(l.capture),
+		Width:  dimension(l.capture, gocv.VideoCaptureFrameWidth),
+		Height: dimension(l.capture, gocv.VideoCaptureFrameHeight),
+		FPS:    ownRate(l.capture),
 	}
 }
 
@@ -119,10 +120,10 @@ func (f *file) open() error {
 
 func (f *file) hello() wire.Hello {
 	return wire.Hello{
-		Backend: "FFMPEG",
-		Width:   dimension(f.capture, gocv.VideoCaptureFrameWidth),
-		Height:  dimension(f.capture, gocv.VideoCaptureFrameHeight),
-		FPS:     rate(f.fps, f.limit),
+		Backend: "FFMPEG", Codec: codec(f.capture),
+		Width:  dimension(f.capture, gocv.VideoCaptureFrameWidth),
+		Height: dimension(f.capture, gocv.VideoCaptureFrameHeight),
+		FPS:    rate(f.fps, f.limit),
 	}
 }
 
@@ -176,6 +177,17 @@ func (f *file) turn() error {
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// codec is what a source is encoded with, "" where it does not tell.
+func codec(c *gocv.VideoCapture) string {
+	letters := c.CodecString()
+	for _, r := range letters {
+		if r < ' ' || r > '~' {
+			return ""
+		}
+	}
+	return strings.TrimSpace(letters)
+}
 
 // ownRate is the rate that a source announces, 0 where that makes no sense.
 func ownRate(c *gocv.VideoCapture) float64 {

@@ -6,6 +6,8 @@ package toyworld
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -14,6 +16,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/model"
@@ -138,6 +142,75 @@ func Texture(tint [3]float64, r *rand.Rand) []byte {
 		}
 	}
 	return rgb
+}
+
+// View is a picture of a camera.
+type View struct {
+	Camera string
+	Time   time.Time
+	RGB    []byte // [Side, Side, 3]
+	Mask   []byte // [Side, Side] of 0 or 255; nil: nothing stands there
+}
+
+// Watch gives what two cameras see, a picture a minute: things of all classes before a view that has the tint of one.
+func Watch(r *rand.Rand, each func(View) error) error {
+	for camera, tint := range []int{0, 2} {
+		empty := Texture(Tints[tint], r)
+		var o Object
+		for i := range 96 {
+			if i%4 == 0 {
+				o = NewObject(r.IntN(3), r)
+			}
+			v := View{Camera: fmt.Sprint("camera", camera), Time: time.Unix(1_800_000_000+int64(camera*100_000+60*i), 0), RGB: slices.Clone(empty)}
+			if i%4 != 3 {
+				v.Mask = Draw(v.RGB, o, r)
+			}
+			if err := each(v); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WriteWatched writes what Watch gives as a folder for "fovea samples import".
+func WriteWatched(dir string, r *rand.Rand) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	n := 0
+	return Watch(r, func(v View) error {
+		n++
+		file := filepath.Join(dir, fmt.Sprintf("%03d", n))
+		facts, err := json.Marshal(map[string]any{"camera": v.Camera, "time": v.Time})
+		if err != nil {
+			return err
+		}
+		if v.Mask != nil {
+			err = writeImage(file+".mask.png", &image.Gray{Pix: v.Mask, Stride: Side, Rect: image.Rect(0, 0, Side, Side)})
+		}
+		return errors.Join(err, writeImage(file+".png", Picture(v.RGB)), os.WriteFile(file+".json", facts, 0o644))
+	})
+}
+
+// WriteModel writes the model folder of the small world: the base with its labelled pictures.
+func WriteModel(ctx context.Context, b *model.Backend, dir string) error {
+	labelled, err := os.MkdirTemp("", "toyworld-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(labelled)
+	if err := WriteLabelled(labelled, rand.New(rand.NewPCG(4, 4))); err != nil {
+		return err
+	}
+	base, set, err := Base(ctx, b, labelled)
+	if err != nil {
+		return err
+	}
+	if err := base.Save(dir); err != nil {
+		return err
+	}
+	return set.WriteTo(filepath.Join(dir, adapt.LabelledDir))
 }
 
 // Object is a thing of a class: its colour, shape and size.

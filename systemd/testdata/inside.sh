@@ -72,6 +72,7 @@ model: {dir: /srv/model, backend: xla:cpu}
 cameras:
   - {id: pictures, source: /srv/pictures, fps: 5, loop: true}
 mqtt: {url: "mqtt://127.0.0.1:1884", username: fovea, password_file: broker-password}
+adapt: {auto: false, gate: {latency: 100}}
 END
 cat >>/etc/systemd/system/fovea.service.d/test.conf <<END
 WatchdogSec=3
@@ -89,16 +90,67 @@ synced=$(python3 -c 'import ctypes; b = ctypes.create_string_buffer(1024); print
 says "\"time_synced\":$synced" || fail "the clock is told wrong; adjtimex says synchronised: $synced"
 [ "$(of_fovea | grep -c fovea-grab)" = 1 ] || fail "grabbers: $(of_fovea)"
 
+step "an adaptation by a command, in a child inside the sandbox"
+topic=fovea/tried/cmd/adapt/by-hand
+fovea samples import /mnt/in/samples | grep -q '^192 taken in, 0 known already, 0 left out' || fail "samples import"
+mosquitto_pub -p 1884 -u fovea -P "the broker's word" -q 1 -t $topic -m '{"force":true}'
+trainer() { pgrep -u fovea -f 'fovea adapt --pack'; }
+within 60 trainer || fail "no child: $(of_fovea)"
+child=$(trainer)
+policy=$(sed 's/.*) //' "/proc/$child/stat" | cut -d' ' -f39)
+[ "$policy" = 5 ] || fail "the child's scheduling policy is $policy, SCHED_IDLE is 5"
+cmp -s "/proc/$child/cgroup" "/proc/$(show MainPID)/cgroup" || fail "the child is in another cgroup"
+for fact in 'CapEff:	0000000000000000' 'NoNewPrivs:	1' 'Seccomp:	2'; do
+	grep -q "$fact" "/proc/$child/status" || fail "the child has not: $fact"
+done
+within 60 grep -q pjrt_cpu.so "/proc/$child/maps" || fail "the child did not load the plugin"
+answered() { verdict=$(timeout 5 mosquitto_sub -p 1884 -u fovea -P "the broker's word" -t $topic/state -C 1 | grep -E '"(successful|failed)"'); }
+within 500 answered || fail "no answer to the command: $(of_fovea)"
+echo "MQTT: $(echo "$verdict" | head -c 300)"
+echo "$verdict" | grep -qE '"verdict":"(promoted|rejected)"' || fail "no verdict"
+fovea models rollback # so that no probation goes on
+[ ! -e /var/lib/fovea/work ] || fail "the work folder is still there"
+within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the adaptation"
+
 sed -i 's/xla:cpu/go/' /etc/fovea/fovea.yaml # from here on starts need not compile
 cp /etc/fovea/fovea.yaml /tmp/good.yaml
 
+step "doctor: no fault, as root and as the daemon's user"
+export CREDENTIALS_DIRECTORY=/run/credentials/fovea.service # as the daemon has it
+as_fovea() { setpriv --reuid fovea --regid fovea --init-groups "$@"; }
+fovea doctor --quick >/tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+grep -q 'sudo -u fovea fovea doctor' /tmp/doctor || fail "doctor does not say that this is root: $(cat /tmp/doctor)"
+grep -q 'camera pictures .*read by pictures' /tmp/doctor || fail "doctor does not say what reads the camera: $(cat /tmp/doctor)"
+as_fovea fovea doctor --quick --json >/tmp/doctor || fail "doctor: $(cat /tmp/doctor)"
+
 step "upgrade: what was configured and learnt stays"
+learnt() { # samples, versions and their record, as they are kept
+	systemctl stop fovea
+	for camera in camera0 camera1; do as_fovea fovea samples list --json --camera $camera | tr -d ' ' | grep -o '"matching":[0-9]*'; done
+	as_fovea fovea models list --json | tr -d ' ' | grep -E '"(number|sha256|state|seq)":'
+	as_fovea fovea models verify
+	systemctl start fovea
+}
+learnt >/tmp/learnt
+[ "$(grep -c '"matching":96' /tmp/learnt)" = 2 ] && grep -q '"number":0' /tmp/learnt || fail "not learnt: $(cat /tmp/learnt)"
 echo kept >/var/lib/fovea/marker
 pid=$(show MainPID)
 dpkg -i --force-confdef --force-confold /mnt/in/new/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "upgrade"; }
 within 150 another "$pid" || fail "the new version does not run"
 [ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost in the upgrade"
 within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame after the upgrade"
+
+learnt | diff /tmp/learnt - || fail "lost in the upgrade"
+
+step "the older version again, then the newer one: nothing is lost"
+for version in old new; do
+	pid=$(show MainPID)
+	dpkg -i --force-downgrade --force-confdef --force-confold /mnt/in/$version/*.deb >/tmp/dpkg 2>&1 || { cat /tmp/dpkg; fail "dpkg -i $version"; }
+	within 150 another "$pid" || fail "the $version version does not run"
+	within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame with the $version version"
+	learnt | diff /tmp/learnt - || fail "lost with the $version version"
+done
+[ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost on the way back"
 
 step "reload: a bad configuration is refused and the old one goes on, a good one is taken"
 pid=$(show MainPID)

@@ -58,6 +58,7 @@ type Request struct {
 // Hello says that the source is open.
 type Hello struct {
 	Backend string  `json:"backend"` // of OpenCV, or "pictures"
+	Codec   string  `json:"codec"`   // four letters, such as h264 or MJPG; empty if it does not tell
 	Width   int     `json:"width"`   // of the source, pixels; 0 if not known yet
 	Height  int     `json:"height"`
 	FPS     float64 `json:"fps"` // at which messages will come, as far as the source tells; 0 if it does not
