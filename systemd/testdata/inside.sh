@@ -151,6 +151,7 @@ for version in old new; do
 	learnt | diff /tmp/learnt - || fail "lost with the $version version"
 done
 [ "$(cat /var/lib/fovea/marker)" = kept ] && cmp -s /tmp/good.yaml /etc/fovea/fovea.yaml || fail "lost on the way back"
+within 30 says '"phase":"running".*"classified_total":[1-9]' || fail "no frame on the way back"
 
 step "reload: a bad configuration is refused and the old one goes on, a good one is taken"
 pid=$(show MainPID)
