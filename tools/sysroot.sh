@@ -34,11 +34,12 @@ find "$root/lib" "$root/usr/lib" -type l -lname '/*' | while read -r link; do
 	ln -sfr "$root$(readlink "$link")" "$link"
 done
 # The compiler would rather take its own libc than the root's, for all that --sysroot says.
+# compute-onnx asks for RTLD_DEFAULT, which Debian 11 has for GNU sources alone.
 for language in cc:gcc c++:g++; do
 	cat >"$root/${language%:*}" <<-END
 		#!/bin/sh
 		exec $triple-${language#*:} --sysroot=$root -B$root/usr/lib/$triple/ -L$root/usr/lib/$triple -L$root/lib/$triple \\
-			-isystem $root/usr/include/$triple -isystem $root/usr/include "\$@"
+			-isystem $root/usr/include/$triple -isystem $root/usr/include -D_GNU_SOURCE "\$@"
 	END
 	chmod +x "$root/${language%:*}"
 done

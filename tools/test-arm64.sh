@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-$(tools/go.sh)}
-tools/packages.sh qemu-user-static mmdebstrap util-linux >&2
+tools/packages.sh qemu-user-static mmdebstrap arch-test util-linux >&2
 lib=$PWD/build/lib/fovea-arm64
 tools/wheel.sh xla-cpu-pjrt==0.0.1 8f613be6e891858f40d64f9799319502fff42689661944fc18a6ffd8210b30c9 \
 	xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so "$lib/pjrt_cpu.so" --only-binary=:all: --platform manylinux_2_27_aarch64
