@@ -214,7 +214,7 @@ func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSett
 	if err != nil {
 		return nil, err
 	}
-	c, report, err := adapt.Refit(ctx, w.backend, w.in.Base, w.in.Parent, labelled, pack, list, s, nil)
+	c, report, err := adapt.Refit(ctx, w.backend, w.in.Base, w.in.Parent, labelled, pack, list, s, func(done, of int) { w.tell("refit, picture", done, of) })
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ func (w *world) tuneSet(ctx context.Context, s adapt.RunSettings) (*adapt.TuneSe
 }
 
 func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) (*candidate, error) {
-	c, report, err := adapt.FineTune(ctx, w.backend, w.in.Parent, set, s, nil)
+	c, report, err := adapt.FineTune(ctx, w.backend, w.in.Parent, set, s, func(step adapt.TuneStep) { w.tell("step", step.Step, s.Steps) })
 	if err != nil {
 		return nil, err
 	}

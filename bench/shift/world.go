@@ -67,6 +67,14 @@ func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint
 
 func (w *world) close() { w.in.Pack.Close() }
 
+// tell shows on a terminal's last line how far something long is.
+func (w *world) tell(what string, done, of int) {
+	fmt.Fprintf(os.Stderr, "\r%s: %s %d of %d\033[K", w.studio.split, what, done, of)
+	if done == of {
+		fmt.Fprint(os.Stderr, "\r\033[K")
+	}
+}
+
 // label writes the labelled pictures and fits the head of the parent, as "fovea head fit" does.
 func (w *world) label(ctx context.Context, backbone *model.Checkpoint) error {
 	dir := filepath.Join(w.dir, fmt.Sprint("labelled-", w.studio.labelled))
@@ -446,6 +454,7 @@ func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, 
 			return nil, err
 		}
 		l.Frame, l.View, l.Quality = append(l.Frame, frame), append(l.View, view), append(l.Quality, quality)
+		w.tell("test set "+set+", picture", i+1, len(shots))
 	}
 	return l, nil
 }
