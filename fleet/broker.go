@@ -146,8 +146,15 @@ func (u *oneUser) OnConnectAuthenticate(_ *mochi.Client, p packets.Packet) bool 
 
 func (*oneUser) OnACLCheck(*mochi.Client, string, bool) bool { return true }
 
-// onlyWarnings keeps the broker's own talk out of the daemon's log.
+// onlyWarnings keeps the broker's own talk out of the daemon's log. What it says of a client has no message, only an error.
 type onlyWarnings struct{ slog.Handler }
+
+func (h onlyWarnings) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "" {
+		r.Message = "mqtt: a client of the embedded broker"
+	}
+	return h.Handler.Handle(ctx, r)
+}
 
 func (h onlyWarnings) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -497,7 +498,12 @@ func TestEmbeddedBroker(t *testing.T) {
 	if _, err := NewBroker("0.0.0.0:0", file, quiet); err == nil {
 		t.Error("it would listen beyond loopback")
 	}
-	b, err := NewBroker("127.0.0.1:0", file, quiet)
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	b, err := NewBroker("127.0.0.1:0", file, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -520,6 +526,10 @@ func TestEmbeddedBroker(t *testing.T) {
 	s := problem(t, stranger, RefusedAuthority) // what mochi says of a wrong password
 	if strings.Contains(fmt.Sprintf("%+v", s), "guess") {
 		t.Errorf("the password shows: %+v", s)
+	}
+	said, err := os.ReadFile(log.Name())
+	if err != nil || !strings.Contains(string(said), `msg="mqtt: a client of the embedded broker"`) || strings.Contains(string(said), `msg=""`) {
+		t.Errorf("the log of the broker: %v %s", err, said)
 	}
 
 	url := b.URL()
