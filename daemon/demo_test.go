@@ -29,7 +29,7 @@ func TestDemonstrationAdapts(t *testing.T) {
 	dir := filepath.Join(demo, "model")
 	p := start(t, fmt.Sprintf(`
 model: {dir: %q}
-inference: {fps: 2, relevance_every: 3}
+inference: {fps: 2.17, relevance_every: 3}
 cameras:
   - {id: square, source: %q, loop: true, grabber: GRAB}
   - {id: lawn, source: %q, loop: true, grabber: GRAB}

@@ -19,7 +19,7 @@ model:
   dir: %q # from "fovea head fit --data labelled"
 inference:
   relevance_every: 3
-  fps: 2 # what two slow cores do beside an adaptation
+  fps: 2.17 # what two slow cores do beside an adaptation; no whole number of looks a clip, so that each round shows other frames
 cameras:
 `, v.State, v.Model)
 	for _, c := range cameras {

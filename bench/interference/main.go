@@ -133,7 +133,7 @@ func (b *bench) start(ctx context.Context) (*exec.Cmd, error) {
 	config := fmt.Sprintf(`state_dir: %q
 socket: %q
 model: {dir: %q}
-inference: {fps: 2, relevance_every: 3}
+inference: {fps: 2.17, relevance_every: 3}
 cameras:
   - {id: %s, source: %q, loop: true}
   - {id: %s, source: %q, loop: true}
