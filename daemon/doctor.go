@@ -105,10 +105,7 @@ func (v doctorVerb) Run(ctx context.Context, out io.Writer) error {
 
 // examine looks at one part after the other.
 func (d *diagnosis) examine(ctx context.Context, c *Config, quick bool) {
-	live, err := d.ask(ctx, c)
-	if err != nil {
-		d.warn("daemon", "run fovea doctor as root or as the daemon's user", "%v", err)
-	}
+	live := d.ask(ctx, c)
 	d.user(c)
 	d.clock(time.Now(), timeSynced())
 	d.stateFolder(c.StateDir)
@@ -120,30 +117,37 @@ func (d *diagnosis) examine(ctx context.Context, c *Config, quick bool) {
 	d.page(c, live)
 }
 
-// ask returns the status of the running daemon; nil where none runs.
-func (d *diagnosis) ask(ctx context.Context, c *Config) (*status, error) {
+// daemonPatience is how long a running daemon may take to say how it is.
+const daemonPatience = 10 * time.Second
+
+// ask returns the status of the running daemon; nil where none runs or answers.
+func (d *diagnosis) ask(ctx context.Context, c *Config) *status {
+	const part = "daemon"
 	live, err := dialDaemon(c)
-	if err != nil {
-		return nil, err
-	}
-	if live == nil {
-		d.ok("daemon", "none runs with this configuration; its parts are tried from here")
-		return nil, nil
+	switch {
+	case err != nil:
+		d.warn(part, "run fovea doctor as root or as the daemon's user", "%v", err)
+		return nil
+	case live == nil:
+		d.ok(part, "none runs with this configuration; its parts are tried from here")
+		return nil
 	}
 	defer live.close()
+	ctx, stop := context.WithTimeout(ctx, daemonPatience)
+	defer stop()
 	var s status
-	err = live.do(ctx, "GET", "/api/status", nil, func(r io.Reader) error { return json.NewDecoder(r).Decode(&s) })
-	if err != nil {
-		return nil, fmt.Errorf("the running daemon does not answer: %w", err)
+	if err := live.do(ctx, "GET", "/api/status", nil, decodeTo(&s)); err != nil {
+		d.fault(part, "journalctl -u fovea -e tells what it does; systemctl restart fovea", "it runs and does not answer: %v", err)
+		return nil
 	}
 	d.Running = true
 	says := fmt.Sprintf("version %s runs since %v, health %s", s.Health.Version, (time.Duration(s.Health.UptimeSeconds) * time.Second).String(), s.Health.Health)
 	if s.Health.Version != d.Version {
-		d.warn("daemon", "restart it: systemctl restart fovea", "%s, and %s is installed", says, d.Version)
+		d.warn(part, "restart it: systemctl restart fovea", "%s, and %s is installed", says, d.Version)
 	} else {
-		d.ok("daemon", "%s", says)
+		d.ok(part, "%s", says)
 	}
-	return &s, nil
+	return &s
 }
 
 // print writes one page: faults first.

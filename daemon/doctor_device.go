@@ -25,14 +25,14 @@ const serviceUser = "fovea"
 
 // user says whose rights are tried, and whether they reach the cameras' device files.
 func (d *diagnosis) user(c *Config) {
-	me, err := user.Current()
-	if err != nil {
-		d.warn("user", "", "this user has no name: %v", err)
-		return
-	}
-	if _, err := user.Lookup(serviceUser); me.Uid == "0" && err == nil {
+	me, err := user.LookupId(strconv.Itoa(os.Geteuid()))
+	_, noService := user.Lookup(serviceUser)
+	switch {
+	case err != nil:
+		d.warn("user", "run it as a user of this system, as root or as "+serviceUser, "this user has no name here: %v", err)
+	case me.Uid == "0" && noService == nil:
 		d.warn("user", "sudo -u fovea fovea doctor", "this is root, who may do everything; the daemon runs as %s", serviceUser)
-	} else {
+	default:
 		d.ok("user", "%s, groups %s", me.Username, groupNames(me))
 	}
 	for _, camera := range c.Cameras {
@@ -113,7 +113,11 @@ const littleSpace = 1 << 30
 
 func (d *diagnosis) stateFolder(dir string) {
 	const part = "state folder"
+	var s unix.Statfs_t
 	info, err := os.Stat(dir)
+	if err == nil {
+		err = unix.Statfs(dir, &s)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		parent := filepath.Dir(dir)
 		for {
@@ -130,7 +134,7 @@ func (d *diagnosis) stateFolder(dir string) {
 		return
 	}
 	if err != nil {
-		d.fault(part, "run fovea doctor as the daemon's user or as root", "%v", err)
+		d.fault(part, "run fovea doctor as the daemon's user or as root; dmesg tells if it is the disk that fails", "%s: %v", dir, err)
 		return
 	}
 	if !info.IsDir() {
@@ -149,11 +153,6 @@ func (d *diagnosis) stateFolder(dir string) {
 	if other := notOwned(dir, info); other != "" {
 		healthy = false
 		d.fault(part, "chown -R --reference="+dir+" "+dir, "%s belongs to another user than its folder: the daemon may not read it", other)
-	}
-	var s unix.Statfs_t
-	if err := unix.Statfs(dir, &s); err != nil {
-		d.fault("disk", "", "%s: %v", dir, err)
-		return
 	}
 	if s.Flags&unix.ST_RDONLY != 0 {
 		healthy = false

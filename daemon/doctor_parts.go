@@ -20,7 +20,6 @@ import (
 // What the doctor sees of the daemon's parts: model and backend, cameras, broker, page.
 
 const (
-	cameraPatience = 12 * time.Second // for a first picture
 	brokerPatience = 25 * time.Second // of an operator's own limits for a connection
 	doctorPasses   = 10
 )
@@ -68,19 +67,22 @@ func (d *diagnosis) model(ctx context.Context, c *Config, live *status, quick bo
 		d.ok("speed", "%.0f ms a frame (median of the last minute), %.0f ms at most for 95 of 100", 1000**h.P50Seconds, 1000**h.P95Seconds)
 	case live != nil || quick:
 	default:
-		net, err := model.NewNet(backend, checkpoint)
-		if err != nil {
-			d.fault("speed", "", "%v", err)
-			return
-		}
-		defer net.Close()
-		pass, err := timePasses(ctx, net, 0, fixedPicture(checkpoint.Config), doctorPasses, func() {})
+		pass, err := timeModel(ctx, backend, checkpoint)
 		if err != nil {
 			d.fault("speed", "try another model.backend", "the model does not run: %v", err)
 			return
 		}
 		d.ok("speed", "%.1f ms a frame, %.1f s to compile", pass.MedianMS, pass.CompileMS/1000)
 	}
+}
+
+func timeModel(ctx context.Context, b *model.Backend, c *model.Checkpoint) (benchPass, error) {
+	net, err := model.NewNet(b, c)
+	if err != nil {
+		return benchPass{}, err
+	}
+	defer net.Close()
+	return timePasses(ctx, net, 0, fixedPicture(c.Config), doctorPasses, func() {})
 }
 
 // plugins are those configured, else those found.
@@ -131,10 +133,8 @@ func (d *diagnosis) cameras(ctx context.Context, c *Config, live *status) {
 		switch {
 		case s.Frames > 0:
 			d.picture(part, fmt.Sprintf("%s: %d x %d, read by %s", s.Source, s.Width, s.Height, s.Decoder), s.Quality.String())
-		case s.LastError != "":
-			d.fault(part, "", "%s: %s", s.Source, s.LastError)
 		default:
-			d.fault(part, "is it sending?", "%s: no picture within %v", s.Source, cameraPatience)
+			d.fault(part, "", "%s: %s", s.Source, strings.TrimPrefix(s.LastError, s.Source+": "))
 		}
 	}
 }
@@ -147,7 +147,7 @@ func (d *diagnosis) picture(part, says, quality string) {
 	}
 }
 
-// tryCamera reads a camera until its first picture or its first failure.
+// tryCamera reads a camera until its first picture or its first failure, which capture waits for no longer than it says.
 func tryCamera(ctx context.Context, c capture.Config) (s capture.State) {
 	wake := make(chan struct{}, 1)
 	camera, err := capture.Open(c, capture.Options{Log: slog.New(slog.DiscardHandler), Wake: wake})
@@ -155,7 +155,6 @@ func tryCamera(ctx context.Context, c capture.Config) (s capture.State) {
 		return capture.State{LastError: err.Error()}
 	}
 	defer camera.Close()
-	limit := time.After(cameraPatience)
 	for {
 		s = camera.State()
 		if s.Frames > 0 || s.LastError != "" {
@@ -163,9 +162,8 @@ func tryCamera(ctx context.Context, c capture.Config) (s capture.State) {
 		}
 		select {
 		case <-wake:
-		case <-limit:
-			return s
 		case <-ctx.Done():
+			s.LastError = context.Cause(ctx).Error()
 			return s
 		}
 	}
@@ -194,7 +192,7 @@ func (d *diagnosis) broker(ctx context.Context, c *Config, live *status) {
 	}
 	operator, err := fleet.NewOperator(config, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
-		d.fault(part, "correct mqtt", "%v", err)
+		d.fault(part, "correct the configuration's part mqtt", "%v", err)
 		return
 	}
 	ctx, stop := context.WithTimeout(ctx, brokerPatience)

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -134,6 +135,7 @@ func TestDoctorNamesEachFault(t *testing.T) {
 		{"no GPU", "model: {dir: " + weights + ", backend: xla:cuda}", nil, findingFault, "GPU", "nvidia-smi"},
 		{"nobody is the broker", "mqtt: {url: \"mqtt://" + nobody + "\"}", nil, findingFault, "broker", "nothing listens"},
 		{"broker refuses the password", "mqtt: {url: \"mqtt://" + brokerAt + "\", username: fovea, password_file: DIR/word}", write("word", "wrong", 0o600), findingFault, "broker", "word, and that the broker"},
+		{"broker's authority is no certificate", "mqtt: {url: \"mqtts://" + nobody + "\", ca_file: DIR/ca.pem}", write("ca.pem", "text", 0o644), findingFault, "broker", "ca.pem"},
 		{"broker speaks no TLS", "mqtt: {url: \"mqtts://" + brokerAt + "\"}", nil, findingFault, "broker", "mqtt://"},
 		{"broker's port is taken", "mqtt: {listen: \"" + busy.Addr().String() + "\"}", nil, findingFault, "broker", "mqtt.listen"},
 		{"page's port is taken", "web: {listen: \"" + busy.Addr().String() + "\"}", nil, findingFault, "page", "web.listen"},
@@ -145,6 +147,8 @@ func TestDoctorNamesEachFault(t *testing.T) {
 		{"model has no head", "model: {dir: " + headless(t) + ", backend: go}", nil, findingWarning, "model", "fovea head fit"},
 		{"picture is black", "cameras: [{id: hall, source: DIR/dark, fps: 5, loop: true, grabber: GRAB}]", write("dark/1.png", string(pngOf(t, image.NewRGBA(image.Rect(0, 0, 96, 64)))), 0o600), findingWarning, "camera hall", "the picture is black -> look at the camera"},
 		{"camera says nothing", "cameras: [{id: hall, source: \"rtsp://" + silent(t) + "/x\", grabber: GRAB}]", nil, findingFault, "camera hall", "rtsp://"},
+		{"camera sends no picture", "cameras: [{id: hall, source: \"" + pictureless(t) + "\", grabber: GRAB}]", nil, findingFault, "camera hall", "is the camera hanging?"},
+		{"grabber hangs", "cameras: [{id: hall, source: DIR, grabber: DIR/grab}]", write("grab", "#!/bin/sh\nexec sleep 60\n", 0o700), findingFault, "camera hall", "no picture within 15 s"},
 		{"broker says nothing", "mqtt: {url: \"mqtt://" + silent(t) + "\"}", nil, findingFault, "broker", "mqtt://"},
 		{"certificate has expired", "web: {listen: \"127.0.0.1:0\", tls_cert: " + expired + ", tls_key: " + expiredKey + "}", nil, findingFault, "page", "renew it"},
 		{"others enter the state folder", "", func(dir string) {
@@ -194,6 +198,21 @@ func silent(t *testing.T) string {
 	}
 	t.Cleanup(func() { l.Close() })
 	return l.Addr().String() // the kernel takes them
+}
+
+// pictureless is the address of a camera that sends something all the time, and no picture.
+func pictureless(t *testing.T) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+		for r.Context().Err() == nil {
+			fmt.Fprint(w, "\r\n")
+			w.(http.Flusher).Flush()
+			time.Sleep(200 * time.Millisecond)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
 }
 
 // copyOfThisProgram is a library in everything but its name.
@@ -253,7 +272,8 @@ func TestDoctorNamesFaultsOfPermission(t *testing.T) {
 	}
 }
 
-// A daemon whose socket is another user's, a folder that this user may not make, a disk with little on it.
+// A daemon whose socket is another user's, a folder that this user may not make, a disk with little on it, a user that
+// the system does not know.
 func TestDoctorNamesWhatThisUserMayNot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -271,6 +291,12 @@ func TestDoctorNamesWhatThisUserMayNot(t *testing.T) {
 	}
 	if !d.has(findingFault, "state folder", "may not make it") {
 		t.Errorf("a folder that cannot be made: %+v", d.Findings)
+	}
+
+	d = diagnosis{}
+	asUser(t, 4242424, func() { d.user(config) })
+	if !d.has(findingWarning, "user", "no name here") {
+		t.Errorf("a user without a name: %+v", d.Findings)
 	}
 
 	small := t.TempDir()
@@ -306,8 +332,19 @@ func TestDoctorAsksTheDaemon(t *testing.T) {
 		writeJSON(w, status{Health: fleet.Health{Version: "0.0.1", Health: fleet.HealthOK}})
 	}))
 	d = diagnosis{Version: version()}
-	if _, err := d.ask(t.Context(), &Config{StateDir: dir}); err != nil || !d.has(findingWarning, "daemon", "systemctl restart fovea") {
-		t.Errorf("an older daemon: %v, %+v", err, d.Findings)
+	if d.ask(t.Context(), &Config{StateDir: dir}) == nil || !d.has(findingWarning, "daemon", "systemctl restart fovea") {
+		t.Errorf("an older daemon: %+v", d.Findings)
+	}
+
+	hung := t.TempDir()
+	l, err = net.Listen("unix", filepath.Join(hung, socketName)) // and nobody takes what the kernel does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d = diagnosis{}
+	if d.ask(t.Context(), &Config{StateDir: hung}) != nil || !d.has(findingFault, "daemon", "does not answer") {
+		t.Errorf("a daemon that hangs: %+v", d.Findings)
 	}
 }
 
@@ -334,13 +371,15 @@ func TestDoctorTriesTheModel(t *testing.T) {
 	}
 }
 
-// asNobody runs f in a thread of its own that is user 65534.
-func asNobody(t *testing.T, f func()) {
+func asNobody(t *testing.T, f func()) { t.Helper(); asUser(t, 65534, f) }
+
+// asUser runs f in a thread of its own that is that user.
+func asUser(t *testing.T, uid uintptr, f func()) {
 	t.Helper()
 	done := make(chan syscall.Errno)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
-		_, _, e := syscall.RawSyscall(syscall.SYS_SETRESUID, 65534, 65534, 65534)
+		_, _, e := syscall.RawSyscall(syscall.SYS_SETRESUID, uid, uid, uid)
 		if e == 0 {
 			f()
 		}
