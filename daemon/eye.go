@@ -40,15 +40,18 @@ type sight struct {
 }
 
 // see returns what the base sees; nil where it was not asked. cut is what was cut of the live pass already, if it was.
-func (e *eye) see(ctx context.Context, frame capture.Frame, live *model.Net, out *model.Output, cut *sight) (*sight, error) {
-	if base := e.daemon.baseDigest(); base == "" || base == live.Digest {
+func (e *eye) see(ctx context.Context, frame capture.Frame, live *served, out *model.Output, cut *sight) (*sight, error) {
+	if base := e.daemon.baseDigest(); base == "" || base == live.net.Digest {
 		if cut != nil {
 			return cut, nil
 		}
-		return e.look(frame, live, out)
+		return e.look(frame, live.net, out)
 	}
-	if time.Since(e.asked) < askEvery || e.daemon.models().Standing().Probation.State == store.ProbationRunning {
-		return nil, nil // two nets are enough: live and parent
+	switch standing := e.daemon.models().Standing(); {
+	case time.Since(e.asked) < askEvery:
+		return nil, nil
+	case standing.Probation.State == store.ProbationRunning, standing.Active != live.sha:
+		return nil, nil // two nets are enough: the live one and its parent, or the one that replaces it
 	}
 	if err := e.load(ctx); err != nil || e.base == nil {
 		return nil, err

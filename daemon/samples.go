@@ -113,7 +113,7 @@ func (k *keeper) count(samples *store.Samples) { k.ready.Store(int64(samples.Sum
 // keep looks for the object in a frame, notes where the model looked, and keeps the frame if it is worth it.
 func (d *daemon) keep(ctx context.Context, eye *eye, samples *store.Samples, o offer) error {
 	frame, net := o.answer.frame, o.answer.by.net
-	seen, err := eye.see(ctx, frame, net, o.out, o.sight)
+	seen, err := eye.see(ctx, frame, o.answer.by, o.out, o.sight)
 	if err != nil || seen == nil {
 		return err
 	}

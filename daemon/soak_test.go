@@ -148,7 +148,7 @@ cameras:
   - {id: steady, source: %q, fps: 5, loop: true, grabber: %q}
 mqtt: {url: %q}
 samples: {megabytes: 1}
-`, cam.address, grab, blobs(t, 40), grab, broker.URL())+quiet)
+`, cam.address, grab, blobs(t, 40), grab, broker.URL())+strings.Replace(quiet, "auto: false", "auto: false, keep_megabytes: 1", 1)) // ten versions
 	k.start()
 	k.wait("the daemon", func() bool { return k.status() != nil })
 

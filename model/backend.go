@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"io"
 	"os"
 	"path/filepath"
@@ -142,10 +143,7 @@ func openFirst(p Plugins) (*Backend, error) {
 }
 
 func openXLA(name string, p Plugin, options string) (*Backend, error) {
-	if p.Path == "" {
-		return nil, fmt.Errorf("backend %s: no plugin file configured; \"fovea plugin install %s\" fetches one for the processor, the backend %s needs none", name, BackendXLACPU, BackendGo)
-	}
-	if err := p.check(); err != nil {
+	if err := p.check(BackendXLACPU); err != nil {
 		return nil, fmt.Errorf("backend %s: %w", name, err)
 	}
 	BoundHeap(PassBuffer)
@@ -156,13 +154,20 @@ func openXLA(name string, p Plugin, options string) (*Backend, error) {
 	return &Backend{Compute: b, Kind: name, Plugin: p.Path}, nil
 }
 
-// check refuses a plugin that is absent, built for another machine, or not the pinned file.
-func (p Plugin) check() error {
+// check refuses a plugin that is absent, built for another machine, or not the pinned file. backend is the one whose
+// plugin can be fetched in its place.
+func (p Plugin) check(backend string) error {
+	fetch := fmt.Sprintf("\"fovea plugin install %s\" fetches one for the processor, the backend %s needs none", backend, BackendGo)
+	if p.Path == "" {
+		return fmt.Errorf("no plugin is configured; %s", fetch)
+	}
 	if !filepath.IsAbs(p.Path) {
 		return fmt.Errorf("plugin path %q is not absolute", p.Path)
 	}
 	f, err := os.Open(p.Path)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("plugin: %w; %s", err, fetch)
+	} else if err != nil {
 		return fmt.Errorf("plugin: %w", err)
 	}
 	defer f.Close()

@@ -23,9 +23,6 @@ var onnxLoaded struct {
 // openONNX opens ONNX Runtime (1.26 or newer, for its C interface) on the processor or through CUDA. Its CUDA provider
 // lies beside it, in files that are pinned as it is.
 func openONNX(name string, p Plugin) (*Backend, error) {
-	if p.Path == "" {
-		return nil, fmt.Errorf("backend %s: no ONNX Runtime configured; \"fovea plugin install %s\" fetches one for the processor", name, BackendONNXCPU)
-	}
 	libraries := []Plugin{p}
 	_, provider, _ := strings.Cut(name, ":")
 	if name == BackendONNXCUDA {
@@ -34,7 +31,7 @@ func openONNX(name string, p Plugin) (*Backend, error) {
 		}
 	}
 	for _, l := range libraries {
-		if err := l.check(); err != nil {
+		if err := l.check(BackendONNXCPU); err != nil {
 			return nil, fmt.Errorf("backend %s: %w", name, err)
 		}
 	}
