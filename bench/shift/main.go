@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&b.size, "size", 154, "side of the network's input: 154 or 224")
 	flag.IntVar(&b.splits, "splits", 8, "splits at rho .8")
 	flag.IntVar(&b.others, "others", 3, "splits at rho .6 and at rho 1")
+	flag.IntVar(&b.judged, "judged", 4, "splits at rho .8 on which the gate judges each candidate, which takes longer than to make it")
 	flag.IntVar(&b.perClass, "pictures", 80, "pictures a class in each test set")
 	flag.IntVar(&b.labelled, "labelled", 40, "labelled pictures a class")
 	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
@@ -61,7 +62,7 @@ func main() {
 
 type bench struct {
 	base, share, cache, results, recipes, backend, sheet, plot string
-	size, splits, others, perClass, labelled, steps            int
+	size, splits, others, judged, perClass, labelled, steps    int
 	final, quick, report, freeze                               bool
 
 	machine machine

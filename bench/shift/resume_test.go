@@ -25,7 +25,7 @@ func tinyBench(t *testing.T) (*bench, []*split, *collage.Photographs) {
 	}, 1)
 	b := &bench{
 		base: filepath.Join(dir, "base"), share: filepath.Join(dir, "share"), cache: filepath.Join(dir, "cache"), results: filepath.Join(dir, "results"),
-		backend: model.BackendGo, size: 64, splits: 1, perClass: 4, labelled: 12, steps: 2, quick: true,
+		backend: model.BackendGo, size: 64, splits: 1, judged: 1, perClass: 4, labelled: 12, steps: 2, quick: true,
 	}
 	if err := c.Save(b.base); err != nil {
 		t.Fatal(err)
