@@ -37,6 +37,7 @@ type candidate struct {
 	model    *model.Checkpoint
 	second   string  // whether and where it looks again
 	floor    float32 // least quality of a mask that places a second view
+	sure     float32 // probability from which on the first look is enough; 0: none is
 	training any     // report
 }
 
@@ -50,6 +51,9 @@ var recipes = append([]recipe{
 	}},
 	{"foveal-any", "that, wherever there is a mask, however bad", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return anywhere(&candidate{model: w.in.Parent}), nil
+	}},
+	{"foveal-auto", "the parent looks twice where the first look is unsure, as inference.foveal: auto does", 1, forward, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
+		return unsure(&candidate{model: w.in.Parent}), nil
 	}},
 	{"foveal-fit", "a head fitted on both views of the labelled pictures, looks twice", 1, forward, func(ctx context.Context, w *world, _ uint64) (*candidate, error) {
 		c, err := w.fitBoth(ctx)
@@ -68,6 +72,14 @@ var recipes = append([]recipe{
 	{"foveal+refit", "that head looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
 		return twice(c), err
+	}},
+	{"foveal+refit-any", "that, wherever there is a mask", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
+		return anywhere(c), err
+	}},
+	{"foveal+refit-auto", "that head looks twice where the first look is unsure", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
+		return unsure(c), err
 	}},
 	{"foveal+refit-both", "head refit on both views, looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		c, err := w.refitBoth(ctx, order)
@@ -138,6 +150,15 @@ func twice(c *candidate) *candidate {
 func anywhere(c *candidate) *candidate {
 	if c = twice(c); c != nil {
 		c.floor = 0
+	}
+	return c
+}
+
+// unsure makes a candidate look again where a mask is to be trusted and the first look is below the daemon's default
+// of inference.foveal_below.
+func unsure(c *candidate) *candidate {
+	if c = twice(c); c != nil {
+		c.sure = .9
 	}
 	return c
 }
@@ -338,7 +359,7 @@ func (w *world) answers(ctx context.Context, c *candidate, backbone, set string)
 	said := make([]byte, len(l.Frame))
 	for i := range said {
 		view := l.View[i]
-		if c.second == once || l.Quality[i] < c.floor {
+		if c.second == once || l.Quality[i] < c.floor || c.sure > 0 && slices.Max(model.Probabilities(logits(c.model, l.Frame[i], nil))) >= c.sure {
 			view = nil
 		}
 		out := logits(c.model, l.Frame[i], view)
