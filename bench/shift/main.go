@@ -50,6 +50,7 @@ func main() {
 	flag.BoolVar(&b.final, "final", false, "measure what dev never touched: before and the recipe that ours.txt names, beside its rivals")
 	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class and one order of training, into the cache")
 	flag.BoolVar(&b.report, "report", false, "print the tables of the results instead")
+	flag.StringVar(&b.keep, "keep", "", "`folder` for the models that are made, to look at: fovea look --model")
 	flag.StringVar(&b.plot, "plot", "", "with -report: `folder` for the same as pictures")
 	flag.BoolVar(&b.freeze, "freeze", false, "print what final.txt was drawn as instead")
 	flag.Parse()
@@ -61,9 +62,10 @@ func main() {
 }
 
 type bench struct {
-	base, share, cache, results, recipes, backend, sheet, plot string
-	size, splits, others, judged, perClass, labelled, steps    int
-	final, quick, report, freeze                               bool
+	base, share, cache, results, recipes, backend, sheet    string
+	keep, plot                                              string
+	size, splits, others, judged, perClass, labelled, steps int
+	final, quick, report, freeze                            bool
 
 	machine machine
 }

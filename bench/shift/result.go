@@ -119,6 +119,11 @@ func (b *bench) measure(ctx context.Context, w *world, r recipe, order int) erro
 	if err != nil {
 		return err
 	}
+	if b.keep != "" {
+		if err := c.model.Save(filepath.Join(b.keep, fmt.Sprintf("%s-%s-%d", w.studio.split, r.name, order))); err != nil {
+			return err
+		}
+	}
 	out := run{
 		Split: *w.studio.split, Recipe: r.name, Order: order, Size: b.size, machine: b.machine, Parent: w.in.Parent.Digest(), Candidate: c.model.Digest(),
 		Accuracy: map[string]float64{}, Said: map[string]string{}, Training: c.training,
