@@ -45,7 +45,7 @@ type Thresholds struct {
 	LeastObjects int `json:"least_objects" yaml:"least_objects"`
 	// Held-out backgrounds.
 	LeastBackgrounds int `json:"least_backgrounds" yaml:"least_backgrounds"`
-	// Held-out frames with an object.
+	// Held-out frames with an object; at most as many as are looked at, 64.
 	LeastFrames int `json:"least_frames" yaml:"least_frames"`
 }
 
@@ -116,7 +116,7 @@ func (t Thresholds) Validate() error {
 		{"latency", t.Latency, 1, 100},
 		{"least_objects", float64(t.LeastObjects), 1, 1e6},
 		{"least_backgrounds", float64(t.LeastBackgrounds), 1, 1e6},
-		{"least_frames", float64(t.LeastFrames), 1, 1e6},
+		{"least_frames", float64(t.LeastFrames), 1, float64(DefaultEval.Originals)}, // more would wait for ever,
 	} {
 		if !(f.v >= f.min && f.v <= f.max) {
 			return fmt.Errorf("gate: %s is %g, want %g to %g", f.name, f.v, f.min, f.max)

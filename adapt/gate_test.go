@@ -177,6 +177,7 @@ func TestThresholdsNameWhatMakesNoSense(t *testing.T) {
 	for _, spoil := range []func(t *Thresholds){
 		func(t *Thresholds) { t.Gain = -1 }, func(t *Thresholds) { t.Margin = .5 },
 		func(t *Thresholds) { t.Camera = math.NaN() }, func(t *Thresholds) { t.LeastFrames = 0 },
+		func(t *Thresholds) { t.LeastFrames = DefaultEval.Originals + 1 },
 	} {
 		bad := DefaultThresholds
 		spoil(&bad)
