@@ -39,6 +39,7 @@ type candidate struct {
 	floor    float32 // least quality of a mask that places a second view
 	sure     float32 // probability from which on the first look is enough; 0: none is
 	training any     // report
+	judged   bool    // as a point on the way to another candidate
 }
 
 // recipes are all that is measured. The first is what the others are compared with.
@@ -80,6 +81,13 @@ var recipes = append([]recipe{
 	{"foveal+refit-auto", "that head looks twice where the first look is unsure", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
 		return unsure(c), err
+	}},
+	{"refit-half", "half way from the parent to the refit head", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.refitHalf(ctx, order)
+	}},
+	{"foveal+refit-half", "that head looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.refitHalf(ctx, order)
+		return twice(c), err
 	}},
 	{"foveal+refit-both", "head refit on both views, looks twice", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		c, err := w.refitBoth(ctx, order)
@@ -168,6 +176,16 @@ func (w *world) refitBoth(ctx context.Context, order uint64) (*candidate, error)
 	s := adapt.DefaultRun.Seeded(order).Refit
 	s.Foveal = true
 	return w.refit(ctx, string(adapt.Train), s)
+}
+
+// refitHalf is half of the refit head and half of the parent's: what weight averaging makes more robust (Wortsman et
+// al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+func (w *world) refitHalf(ctx context.Context, order uint64) (*candidate, error) {
+	c, err := w.refit(ctx, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
+	if err != nil {
+		return nil, err
+	}
+	return &candidate{model: between(w.in.Parent, c.model, .5), second: once, judged: true}, nil
 }
 
 // fitBoth fits the parent's head anew, on both views of the labelled pictures; the same one is made once a world.

@@ -32,7 +32,7 @@ type run struct {
 	Candidate string             `json:"candidate"`
 	Accuracy  map[string]float64 `json:"accuracy"` // of each test set, for people
 	Said      map[string]string  `json:"said"`     // of each picture of each test set, the class as a letter from a on
-	Points    []point            `json:"points"`   // none where it was not judged: a candidate that looks twice, a split beyond -judged
+	Points    []point            `json:"points"`   // none where it was not judged: a candidate that looks twice or is half of another, a split beyond -judged
 	Training  any                `json:"training,omitempty"`
 	Seconds   float64            `json:"seconds"` // to make, test and judge it
 }
@@ -136,7 +136,7 @@ func (b *bench) measure(ctx context.Context, w *world, r recipe, order int) erro
 		}
 		out.Accuracy[set] = truth.Sets[set].right(out.Said[set])
 	}
-	judge := w.studio.split.Rho == .8 && w.studio.split.Number <= b.judged && !b.quick
+	judge := w.studio.split.Rho == .8 && w.studio.split.Number <= b.judged && !b.quick && !c.judged
 	if judge && c.second == once && r.name != recipes[0].name {
 		if out.Points, err = b.points(ctx, w, c, truth.Sets["deployment"], out.Said["deployment"]); err != nil {
 			return err
