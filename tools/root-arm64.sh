@@ -1,5 +1,7 @@
 #!/bin/sh
-# Called by test-arm64.sh in a mount namespace of its own: installs the packages in a Debian 12 root and runs fovea there.
+# Called by test-arm64.sh in a mount namespace of its own. In a Debian 12 root for arm64
+#   install    installs the packages, runs fovea, purges them
+#   tests      runs the tests that were compiled for it
 # Meanwhile the kernel starts arm64 programs by qemu, as it does wherever the package qemu-user-static is set up.
 set -eu
 kernel=/proc/sys/fs/binfmt_misc
@@ -15,17 +17,31 @@ if [ ! -f "$root/made" ]; then
 		--aptopt='APT::Install-Recommends "false"' bookworm "$root"
 	touch "$root/made"
 fi
+mount -t proc proc "$root/proc"
+inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
+rm -rf "$root/srv"
+mkdir -p "$root/srv/lib"
+cp "$FOVEA_LIB"/*.so "$FOVEA_LIB"/*.sha256 "$root/srv/lib/"
+
+if [ "$1" = tests ]; then
+	cp -r "$FOVEA_TESTS" "$root/srv/tests"
+	failed=0
+	for room in model store adapt; do
+		# Emulated there is no ptrace, so no strace to record what a power cut may lose.
+		inside FOVEA_XLA_CPU=/srv/lib/pjrt_cpu.so FOVEA_ONNXRUNTIME=/srv/lib/libonnxruntime.so \
+			sh -c "cd /srv/tests/$room && exec ./tests -test.timeout 4h -test.skip PowerCut" || { failed=1; echo "$room: failed"; }
+	done
+	exit $failed
+fi
+
 rm -rf "$root/tmp/debs"
 mkdir "$root/tmp/debs"
 cp "$(ls -t build/deb/fovea_*_arm64.deb | head -1)" "$(ls -t build/deb/fovea-grab_*_arm64.deb | head -1)" "$root/tmp/debs/"
-rm -rf "$root/srv/model"
 cp -r "$FOVEA_REFERENCE/model" "$root/srv/model"
 mkdir -p "$root/srv/pictures"
 cp daemon/testdata/*.png "$root/srv/pictures/" 2>/dev/null || cp docs/page-390.png "$root/srv/pictures/"
-mount -t proc proc "$root/proc"
-inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"; }
 inside sh -c 'dpkg -i /tmp/debs/*.deb'
-cp "$FOVEA_LIB"/*.so "$FOVEA_LIB"/*.sha256 "$root/usr/lib/fovea/"
+cp "$root"/srv/lib/* "$root/usr/lib/fovea/"
 inside fovea --version
 printf 'cameras: [{id: pictures, source: /srv/pictures, loop: true}]\n' >"$root/tmp/fovea.yaml"
 inside fovea doctor --config /tmp/fovea.yaml
