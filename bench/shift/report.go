@@ -223,15 +223,17 @@ type judged struct {
 	parent float64 // true accuracy
 }
 
+func (j judged) gain() float64 { return j.Deployment - j.parent }
+
 // Of the gate, in points of true accuracy.
 const (
 	trueLoss = .03 // more than this must not be promoted
 	trueGain = .05 // this or more should be
 )
 
-// judgedOf collects the points of a part's runs.
-func judgedOf(p part, studies []*study) []judged {
-	var list []judged
+// judgedOf collects the points of a part's runs: of each run the candidate, then those on the way to it.
+func judgedOf(p part, studies []*study) [][]judged {
+	var runs [][]judged
 	for _, s := range studies {
 		if s.part != p {
 			continue
@@ -239,23 +241,27 @@ func judgedOf(p part, studies []*study) []judged {
 		for _, name := range s.names(forward, trains, ceiling, wrong) {
 			for _, r := range s.runs[name] {
 				before, have := s.partner(r, recipes[0].name)
-				for _, at := range r.Points {
-					if have {
-						list = append(list, judged{at, before.Accuracy["deployment"]})
-					}
+				if !have || len(r.Points) == 0 {
+					continue
 				}
+				var points []judged
+				for _, at := range r.Points {
+					points = append(points, judged{at, before.Accuracy["deployment"]})
+				}
+				runs = append(runs, points)
 			}
 		}
 	}
-	return list
+	return runs
 }
 
 // printTrust holds what the gate sees without labels against the truth.
 func printTrust(out io.Writer, p part, studies []*study) {
-	list := judgedOf(p, studies)
-	if len(list) == 0 {
+	runs := judgedOf(p, studies)
+	if len(runs) == 0 {
 		return
 	}
+	list := slices.Concat(runs...)
 	fmt.Fprintf(out, "%s: label-free figures against true deployment accuracy, %d models (candidates, and points on the way to them)\n\n", strings.ToUpper(string(p)), len(list))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "rank correlation with deployment\tmodels\tlabelled-swap accuracy\tfollow index\tchange of both: swap\tfollow")
@@ -272,23 +278,41 @@ func printTrust(out io.Writer, p part, studies []*study) {
 			if !kind.use(j) || j.Swap.Candidate == nil || j.Follow.Candidate == nil {
 				continue
 			}
-			truth, gain = append(truth, j.Deployment), append(gain, j.Deployment-j.parent)
+			truth, gain = append(truth, j.Deployment), append(gain, j.gain())
 			swap, follow = append(swap, *j.Swap.Candidate), append(follow, *j.Follow.Candidate)
 			swaps, follows = append(swaps, *j.Swap.Difference), append(follows, *j.Follow.Difference)
 		}
 		fmt.Fprintf(w, "%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", kind.name, len(truth), rank.Correlation(swap, truth), rank.Correlation(follow, truth), rank.Correlation(swaps, gain), rank.Correlation(follows, gain))
 	}
 	_ = w.Flush()
-	promoted, lost, gains, found := 0, 0, 0, 0
-	for _, j := range list {
-		promotes := j.Decision == adapt.Promote
-		promoted += int(one(promotes))
-		lost += int(one(promotes && j.Deployment-j.parent < -trueLoss))
-		gains += int(one(j.Deployment-j.parent >= trueGain))
-		found += int(one(promotes && j.Deployment-j.parent >= trueGain))
+	fmt.Fprintln(out)
+	first := func(n int) (list [][]judged) {
+		for _, points := range runs {
+			list = append(list, points[:min(n, len(points))])
+		}
+		return list
 	}
-	fmt.Fprintf(out, "\npromoted %d, of which %d truly lost more than %.0f points (at most %.0f %%, Clopper-Pearson, one-sided 95 %%)\n", promoted, lost, 100*trueLoss, 100*clopperPearson(lost, promoted))
-	fmt.Fprintf(out, "true gains of %.0f points or more: %d, of which %d were promoted\n\n", 100*trueGain, gains, found)
+	printPromoted(out, fmt.Sprintf("%d candidates", len(runs)), first(1))
+	printPromoted(out, "the same, and half way to one that was refused", first(2))
+	fmt.Fprintln(out)
+}
+
+// printPromoted tells what a gate that is shown each run's models in turn, until it promotes one, does to the truth.
+func printPromoted(out io.Writer, what string, runs [][]judged) {
+	promoted, lost, gains, found := 0, 0, 0, 0
+	for _, models := range runs {
+		gained := models[0].gain() >= trueGain
+		gains += int(one(gained))
+		at := slices.IndexFunc(models, func(j judged) bool { return j.Decision == adapt.Promote })
+		if at < 0 {
+			continue
+		}
+		promoted++
+		lost += int(one(models[at].gain() < -trueLoss))
+		found += int(one(gained))
+	}
+	fmt.Fprintf(out, "%s: promoted %d, of which %d truly lost more than %.0f points (at most %.0f %%, Clopper-Pearson, one-sided 95 %%); of %d that truly gain %.0f points or more %d\n",
+		what, promoted, lost, 100*trueLoss, 100*clopperPearson(lost, promoted), gains, 100*trueGain, found)
 }
 
 // oursText names the recipe that was chosen on dev; empty until it is.

@@ -122,10 +122,16 @@ func writeStudy(t *testing.T, p part, said map[string]string) string {
 		}
 		if recipe != "before" {
 			swap, change := r.Accuracy["deployment"], .1
-			r.Points = []point{{
+			whole := point{
 				Share: 1, Deployment: r.Accuracy["deployment"], Decision: adapt.Promote,
 				Swap: adapt.Paired{Candidate: &swap, Difference: &change}, Follow: adapt.Paired{Candidate: &swap, Difference: &change},
-			}}
+			}
+			r.Points = []point{whole}
+			if order == 2 { // only its half is promoted
+				half := whole
+				half.Share, r.Points[0].Decision = .5, adapt.Reject
+				r.Points = append(r.Points, half)
+			}
 		}
 		if err := writeJSON(filepath.Join(dir, "any", name+".json"), r); err != nil {
 			t.Fatal(err)
@@ -147,9 +153,9 @@ func TestReportOfSmallResults(t *testing.T) {
 		"before          1     0.500 ",
 		"foveal          1     0.250 -25.0 (",
 		"refit           2     0.875 +37.5 (",
-		"3 models",
-		"promoted 3, of which 1 truly lost more than 3 points (at most 86 %",
-		"true gains of 5 points or more: 2, of which 2 were promoted",
+		"4 models",
+		"3 candidates: promoted 2, of which 1 truly lost more than 3 points (at most 97 %, Clopper-Pearson, one-sided 95 %); of 2 that truly gain 5 points or more 1",
+		"half way to one that was refused: promoted 3, of which 1 truly lost more than 3 points (at most 86 %, Clopper-Pearson, one-sided 95 %); of 2 that truly gain 5 points or more 2",
 	} {
 		if !strings.Contains(collapse(text), collapse(want)) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
