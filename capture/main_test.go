@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -290,5 +291,14 @@ func wants(t testing.TB, what, text string, parts ...string) {
 		if !strings.Contains(text, p) {
 			t.Errorf("%s %q lacks %q", what, text, p)
 		}
+	}
+}
+
+// By hand it says that it is started by fovea, whatever descriptor 3 is.
+func TestGrabberByHand(t *testing.T) {
+	words, err := exec.Command(realGrabber(t)).CombinedOutput()
+	var ended *exec.ExitError
+	if !errors.As(err, &ended) || ended.ExitCode() != 2 || !strings.Contains(string(words), "is started by fovea") {
+		t.Errorf("it says %q, %v", words, err)
 	}
 }

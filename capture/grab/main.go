@@ -28,7 +28,7 @@ const framesFD = 3
 
 func main() {
 	out := os.NewFile(framesFD, "frames")
-	if _, err := out.Stat(); err != nil {
+	if info, err := out.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 { // by hand it may be Go's own, for its poller
 		fmt.Fprintln(os.Stderr, "fovea-grab is started by fovea, with a pipe on file descriptor 3; it is not meant to be run by hand")
 		os.Exit(2)
 	}
