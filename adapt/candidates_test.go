@@ -115,6 +115,42 @@ func TestRunRepeats(t *testing.T) {
 	}
 }
 
+// TestRunTriesHalf: where the whole way changes too many answers, half of it is judged, and is the candidate if it may be.
+func TestRunTriesHalf(t *testing.T) {
+	w := openWorld(t)
+	s := worldRun()
+	whole, r, err := adapt.Run(t.Context(), w.backend, w.in, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Verdict.Decision != adapt.Promote || r.Share != 1 || r.Other != nil {
+		t.Fatalf("%s, share %g, other %v: %s", r.Verdict.Decision, r.Share, r.Other, r.Verdict.Reason)
+	}
+	agrees := *r.Figures.AgreementParent
+	s.Gate.AgreementParent = agrees + .01
+	half, r, err := adapt.Run(t.Context(), w.backend, w.in, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := adapt.Between(w.in.Parent, whole, .5).Digest(); half.Digest() != want || r.Candidate != want {
+		t.Errorf("the candidate is %.12s, half of the way is %.12s", r.Candidate, want)
+	}
+	if r.Verdict.Decision != adapt.Promote || r.Share != .5 || !strings.Contains(r.Verdict.Reason, "half of the way") {
+		t.Errorf("%s, share %g: %s", r.Verdict.Decision, r.Share, r.Verdict.Reason)
+	}
+	if o := r.Other; o == nil || o.Share != 1 || o.Candidate != whole.Digest() || *o.Figures.AgreementParent != agrees || failing(o.Verdict) != "agreement_parent" {
+		t.Errorf("the whole way is told as %+v", o)
+	}
+	s.Gate.Gain = .9
+	refused, r, err := adapt.Run(t.Context(), w.backend, w.in, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused.Digest() != whole.Digest() || r.Verdict.Decision != adapt.Reject || r.Share != 1 || r.Other == nil || r.Other.Share != .5 || r.Other.Verdict.Decision != adapt.Reject {
+		t.Errorf("both refused: %s, share %g, other %+v", r.Verdict.Decision, r.Share, r.Other)
+	}
+}
+
 // TestRunRefusesAForeignPack: figures on other kept-apart objects would mean nothing.
 func TestRunRefusesAForeignPack(t *testing.T) {
 	w := openWorld(t)
@@ -148,4 +184,21 @@ func number(v *float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%+.3f", *v)
+}
+
+func TestBetween(t *testing.T) {
+	c := model.Random(model.Config{ImageHeight: 16, ImageWidth: 16, Patch: 8, Dim: 6, Depth: 1, Heads: 1, Hidden: 6, Classes: 2, Labels: []string{"a", "b"}, Readout: model.ReadClass, Epsilon: 1e-6, PositionResize: model.PositionAntialias}, 1)
+	other := model.Random(c.Config, 2)
+	for share, want := range map[float64]*model.Checkpoint{0: c, 1: other} {
+		if got := adapt.Between(c, other, share); got.Digest() != want.Digest() {
+			t.Errorf("share %g of the way is another model than its end", share)
+		}
+	}
+	half := adapt.Between(c, other, .5)
+	if got, want := half.Params.HeadWeight[3], (c.Params.HeadWeight[3]+other.Params.HeadWeight[3])/2; got != want {
+		t.Errorf("half way, a weight is %g, want %g", got, want)
+	}
+	if got := other.Digest(); got != model.Random(c.Config, 2).Digest() {
+		t.Error("the candidate was changed")
+	}
 }

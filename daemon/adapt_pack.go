@@ -133,5 +133,13 @@ func printRunReport(out io.Writer, r *adapt.RunReport) {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", c.Name, word, c.Text)
 	}
 	_ = w.Flush()
+	printVerdict(out, r)
+}
+
+// printVerdict is the decision on the candidate and, where two were judged, on the other.
+func printVerdict(out io.Writer, r *adapt.RunReport) {
 	fmt.Fprintf(out, "\n%s: %s\n", r.Verdict.Decision, r.Verdict.Reason)
+	if o := r.Other; o != nil {
+		fmt.Fprintf(out, "%s, %s: %s\n", map[bool]string{true: "the whole way", false: "half of the way"}[o.Share == 1], o.Verdict.Decision, o.Verdict.Reason)
+	}
 }

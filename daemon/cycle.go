@@ -305,7 +305,7 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 		return nil, err
 	}
 	out := filepath.Join(work, outDir)
-	stages := map[string][2]float64{"plates": {0, .05}, "tune": {.05, .5}, "refit": {.5, .75}, "figures": {.75, 1}}
+	stages := map[string][2]float64{"plates": {0, .05}, "tune": {.05, .5}, "refit": {.5, .75}, "figures": {.75, .95}, "half": {.95, 1}}
 	t := trainer{
 		program: d.cycle.child.program,
 		arguments: []string{
@@ -332,6 +332,7 @@ func (d *daemon) train(ctx context.Context, config *Config, work, pack string, s
 	if err := t.run(ctx); err != nil {
 		return nil, err
 	}
+	o.progress(1)
 	return readRunReport(filepath.Join(out, reportFile))
 }
 

@@ -153,7 +153,7 @@ func printVersion(out io.Writer, d modelDetails) {
 	}
 	fmt.Fprintln(out)
 	printGate(out, d.Gate)
-	fmt.Fprintf(out, "\n%s: %s\n", r.Verdict.Decision, r.Verdict.Reason)
+	printVerdict(out, r)
 }
 
 func printGate(out io.Writer, rows []gateRow) {

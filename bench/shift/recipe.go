@@ -185,7 +185,7 @@ func (w *world) refitHalf(ctx context.Context, order uint64) (*candidate, error)
 	if err != nil {
 		return nil, err
 	}
-	return &candidate{model: between(w.in.Parent, c.model, .5), second: once, judged: true}, nil
+	return &candidate{model: adapt.Between(w.in.Parent, c.model, .5), second: once, judged: true}, nil
 }
 
 // fitBoth fits the parent's head anew, on both views of the labelled pictures; the same one is made once a world.
@@ -384,29 +384,6 @@ func (w *world) answers(ctx context.Context, c *candidate, backbone, set string)
 		said[i] = 'a' + byte(slices.Index(out, slices.Max(out)))
 	}
 	return string(said), nil
-}
-
-// between is the model that lies a share of the way from the parent to a candidate.
-func between(parent, c *model.Checkpoint, share float64) *model.Checkpoint {
-	out, params := *c, *c.Params
-	out.Params = &params
-	params.Blocks = slices.Clone(params.Blocks)
-	var from [][]float32
-	parent.Params.Each(parent.Config, func(_ model.Param, v *[]float32) { from = append(from, *v) })
-	n := 0
-	out.Params.Each(out.Config, func(_ model.Param, v *[]float32) {
-		a, b := from[n], *v
-		n++
-		if len(a) > 0 && len(b) > 0 && &a[0] == &b[0] {
-			return // shared: the backbone of a refitted head
-		}
-		mixed := make([]float32, len(b))
-		for i := range mixed {
-			mixed[i] = float32((1-share)*float64(a[i]) + share*float64(b[i]))
-		}
-		*v = mixed
-	})
-	return &out
 }
 
 // collapsed tells that one class takes most of what is said.

@@ -167,7 +167,7 @@ func (b *bench) points(ctx context.Context, w *world, c *candidate, truth testSh
 	for _, share := range shares {
 		at := *c
 		if share != 1 {
-			at.model = between(w.in.Parent, c.model, share)
+			at.model = adapt.Between(w.in.Parent, c.model, share)
 			var err error
 			if said, err = w.answers(ctx, &at, at.model.BackboneDigest(), "deployment"); err != nil {
 				return nil, err

@@ -173,20 +173,3 @@ func TestResultsOfOtherPicturesAreNotMixed(t *testing.T) {
 		t.Error("results on other pictures go into one folder")
 	}
 }
-
-func TestBetweenParentAndCandidate(t *testing.T) {
-	c := model.Random(model.Config{ImageHeight: 16, ImageWidth: 16, Patch: 8, Dim: 6, Depth: 1, Heads: 1, Hidden: 6, Classes: 2, Labels: []string{"a", "b"}, Readout: model.ReadClass, Epsilon: 1e-6, PositionResize: model.PositionAntialias}, 1)
-	other := model.Random(c.Config, 2)
-	for share, want := range map[float64]*model.Checkpoint{0: c, 1: other} {
-		if got := between(c, other, share); got.Digest() != want.Digest() {
-			t.Errorf("share %g of the way is another model than its end", share)
-		}
-	}
-	half := between(c, other, .5)
-	if got, want := half.Params.HeadWeight[3], (c.Params.HeadWeight[3]+other.Params.HeadWeight[3])/2; got != want {
-		t.Errorf("half way, a weight is %g, want %g", got, want)
-	}
-	if got := other.Digest(); got != model.Random(c.Config, 2).Digest() {
-		t.Error("the candidate was changed")
-	}
-}
