@@ -31,6 +31,11 @@ func TestGateLetsNoLossPass(t *testing.T) {
 			t.Errorf("%s was promoted and truly loses %.3f: %s", name, before-after, verdict.Reason)
 		}
 	}
+	both := func(name string, from, c *model.Checkpoint, before float64) {
+		t.Helper()
+		try(name, from, c, before)
+		try("half of "+name, from, adapt.Between(from, c, .5), before) // what Run tries next
+	}
 	for seed := range seeds {
 		for _, m := range bad.Makers {
 			c, err := m.Make(bad.Given{
@@ -39,7 +44,7 @@ func TestGateLetsNoLossPass(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", m.Name, err)
 			}
-			try(fmt.Sprint(m.Name, ", seed ", seed+1), w.in.Base, c, parent)
+			both(fmt.Sprint(m.Name, ", seed ", seed+1), w.in.Base, c, parent)
 		}
 	}
 	from, before := w.in.Base, parent

@@ -50,12 +50,19 @@ func TestGatePromotesWhatIsBetterAndNotWorse(t *testing.T) {
 func TestEachThreshold(t *testing.T) {
 	const e = .005
 	shift := func(f *Paired, low, high float64) { *f.Low, *f.High = low, high }
+	rises := func(c *Comparison, by float64) { // where the follow index rises beyond chance
+		shift(&c.LabelledSwap, -.1, .2)
+		shift(&c.Follow, e, .2)
+		*c.LabelledSwap.Difference = by
+	}
 	tests := []struct {
 		name            string
 		inside, outside func(c *Comparison)
 		waits           bool
 	}{
 		{"gain", func(c *Comparison) { shift(&c.LabelledSwap, e, .2) }, func(c *Comparison) { shift(&c.LabelledSwap, -e, .2) }, false},
+		{"gain", func(c *Comparison) { shift(&c.LabelledSwap, -e, .2); shift(&c.Follow, e, .2) }, func(c *Comparison) { shift(&c.LabelledSwap, -e, .2); shift(&c.Follow, -e, .2) }, false},
+		{"gain", func(c *Comparison) { rises(c, e) }, func(c *Comparison) { rises(c, -e) }, false},
 		{"follow", func(c *Comparison) { shift(&c.Follow, -.2+e, .2) }, func(c *Comparison) { shift(&c.Follow, -.2-e, .2) }, false},
 		{"labelled", func(c *Comparison) { shift(&c.Labelled, -.1+e, .1) }, func(c *Comparison) { shift(&c.Labelled, -.1-e, .1) }, false},
 		{"background", func(c *Comparison) { shift(&c.Background, 0, .1-e) }, func(c *Comparison) { shift(&c.Background, 0, .1+e) }, false},
