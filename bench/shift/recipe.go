@@ -97,6 +97,17 @@ var recipes = append([]recipe{
 		c, err := w.refitBoth(ctx, order)
 		return anywhere(c), err
 	}},
+	{"foveal-fit+refit", "head refit on both views and mixed with one that was fitted on both, looks twice wherever there is a mask", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		_, c, err := w.refitOfBoth(ctx, order)
+		return anywhere(c), err
+	}},
+	{"foveal-fit+refit-half", "half way from the head that was fitted on both to that one", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		from, c, err := w.refitOfBoth(ctx, order)
+		if err != nil {
+			return nil, err
+		}
+		return anywhere(&candidate{model: adapt.Between(from.model, c.model, .5)}), nil
+	}},
 	{"published", "the published recipe on the device's frames, as its program would run there", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.published(ctx, order, func(e adapt.TuneExample) bool { return e.Class < 0 })
 	}},
@@ -178,6 +189,17 @@ func (w *world) refitBoth(ctx context.Context, order uint64) (*candidate, error)
 	return w.refit(ctx, string(adapt.Train), s)
 }
 
+// refitOfBoth is that refit of a parent that was fitted on both views itself, and this parent.
+func (w *world) refitOfBoth(ctx context.Context, order uint64) (from, c *candidate, err error) {
+	if from, err = w.fitBoth(ctx); err != nil {
+		return nil, nil, err
+	}
+	s := adapt.DefaultRun.Seeded(order).Refit
+	s.Foveal = true
+	c, err = w.refitOf(ctx, from.model, string(adapt.Train), s)
+	return from, c, err
+}
+
 // refitHalf is half of the refit head and half of the parent's: what weight averaging makes more robust (Wortsman et
 // al., "Robust fine-tuning of zero-shot models", CVPR 2022).
 func (w *world) refitHalf(ctx context.Context, order uint64) (*candidate, error) {
@@ -236,9 +258,13 @@ func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
 	return w.refits[key], nil
 }
 
-// refit is adapt.Refit on backgrounds of a kind; the same one is made once a world.
 func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSettings) (*candidate, error) {
-	key := fmt.Sprint(backgrounds, s)
+	return w.refitOf(ctx, w.in.Parent, backgrounds, s)
+}
+
+// refitOf is adapt.Refit on backgrounds of a kind; the same one is made once a world.
+func (w *world) refitOf(ctx context.Context, parent *model.Checkpoint, backgrounds string, s adapt.RefitSettings) (*candidate, error) {
+	key := fmt.Sprint(parent.Digest(), backgrounds, s)
 	if have := w.refits[key]; have != nil {
 		return have, nil
 	}
@@ -253,7 +279,7 @@ func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSett
 	if err != nil {
 		return nil, err
 	}
-	c, report, err := adapt.Refit(ctx, w.backend, w.in.Base, w.in.Parent, labelled, pack, list, s, func(done, of int) { w.tell("refit, picture", done, of) })
+	c, report, err := adapt.Refit(ctx, w.backend, w.in.Base, parent, labelled, pack, list, s, func(done, of int) { w.tell("refit, picture", done, of) })
 	if err != nil {
 		return nil, err
 	}
