@@ -43,6 +43,7 @@ func main() {
 	flag.IntVar(&b.size, "size", 154, "side of the network's input: 154 or 224")
 	flag.IntVar(&b.splits, "splits", 8, "splits at rho .8")
 	flag.IntVar(&b.others, "others", 3, "splits at rho .6 and at rho 1")
+	flag.IntVar(&b.from, "from", 1, "number of the first split: two processes may do different ones")
 	flag.IntVar(&b.judged, "judged", 4, "splits at rho .8 on which the gate judges each candidate, which takes longer than to make it")
 	flag.IntVar(&b.perClass, "pictures", 80, "pictures a class in each test set")
 	flag.IntVar(&b.labelled, "labelled", 40, "labelled pictures a class")
@@ -62,10 +63,10 @@ func main() {
 }
 
 type bench struct {
-	base, share, cache, results, recipes, backend, sheet    string
-	keep, plot                                              string
-	size, splits, others, judged, perClass, labelled, steps int
-	final, quick, report, freeze                            bool
+	base, share, cache, results, recipes, backend, sheet          string
+	keep, plot                                                    string
+	size, splits, others, from, judged, perClass, labelled, steps int
+	final, quick, report, freeze                                  bool
 
 	machine machine
 }
@@ -172,7 +173,7 @@ func (b *bench) measureAll(ctx context.Context, splits []*split, list []recipe, 
 	var backend *model.Backend
 	var backbone *model.Checkpoint
 	for _, s := range splits {
-		if b.complete(s, list) {
+		if s.Number < b.from || b.complete(s, list) {
 			continue
 		}
 		if backend == nil {
