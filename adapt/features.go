@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/seed-a98b2d25/fovea/model"
 )
@@ -18,13 +19,57 @@ func (s *Labelled) Features(ctx context.Context, net *model.Net, readout model.R
 	if readout == model.ReadClassMean {
 		width, want = 2*d, model.WantFeatures
 	}
-	err = s.Run(ctx, net, want, progress, func(o *model.Output) {
-		x = append(x, o.Class...)
-		if readout == model.ReadClassMean {
-			x = append(x, meanRow(o.Features, d)...)
-		}
-	})
+	err = s.Run(ctx, net, want, progress, func(o *model.Output) { x = append(x, headInput(o, readout, d)...) })
 	return x, width, err
+}
+
+// headInput is what a head reads of a pass.
+func headInput(o *model.Output, readout model.Readout, d int) []float32 {
+	if readout == model.ReadClassMean {
+		return slices.Concat(o.Class, meanRow(o.Features, d))
+	}
+	return o.Class
+}
+
+// SecondViews runs the second views of the pictures of a part through the net, for a model that looks twice: x is
+// [len(of), width] as Features gives it, of[i] the number of the picture. A view is placed by the mask beside the
+// picture, else by one that is cut; a picture without one to be trusted has none. progress, which may be nil, is called
+// after each picture of the part.
+func (s *Labelled) SecondViews(ctx context.Context, net *model.Net, readout model.Readout, part Part, progress func()) (x []float32, of []int, err error) {
+	var want model.Want
+	if readout == model.ReadClassMean {
+		want = model.WantFeatures
+	}
+	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
+	masks := labelledMasks(s, net)
+	for i, one := range s.Pictures {
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		if one.Part != part {
+			continue
+		}
+		p, mask, err := masks(i)
+		if err != nil {
+			return nil, nil, fmt.Errorf("labelled pictures: %w", err)
+		}
+		if mask != nil {
+			if box, ok := FovealBox(mask, p.Width, p.Height); ok {
+				if err := net.Preprocess.Pixels(FovealView(p.RGB, p.Width, box), box.Dx(), box.Dy(), pixels); err != nil {
+					return nil, nil, fmt.Errorf("labelled pictures: %s: %w", one.File, err)
+				}
+				o, err := net.Run(want, pixels, nil)
+				if err != nil {
+					return nil, nil, fmt.Errorf("labelled pictures: %w", err)
+				}
+				x, of = append(x, headInput(o, readout, net.Config.Dim)...), append(of, i)
+			}
+		}
+		if progress != nil {
+			progress()
+		}
+	}
+	return x, of, nil
 }
 
 // meanRow is the mean of the rows of [n, d].

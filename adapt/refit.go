@@ -271,10 +271,7 @@ func (m *refitMaker) look(p *Picture, class int, group string, swap bool) error 
 	if err != nil {
 		return err
 	}
-	m.e.X = append(m.e.X, o.Class...)
-	if c.Readout == model.ReadClassMean {
-		m.e.X = append(m.e.X, meanRow(o.Features, c.Dim)...)
-	}
+	m.e.X = append(m.e.X, headInput(o, c.Readout, c.Dim)...)
 	m.e.Class, m.e.Group, m.swap = append(m.e.Class, class), append(m.e.Group, group), append(m.swap, swap)
 	return nil
 }

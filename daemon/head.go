@@ -26,6 +26,7 @@ type headFitVerb struct {
 	Readout string `default:"class" enum:"class,class+mean" help:"What the head reads: the class token (class, which adaptation needs), or the mean of the patches beside it (class+mean)."`
 	View    string `default:"model" enum:"model,whole" help:"What the network sees of a picture: what the model's own preprocessing cuts out of it (model), or all of it, squeezed (whole), as suits a fixed camera."`
 	Size    int    `default:"0" placeholder:"PIXELS" help:"Side of the network's input, a multiple of its patch; 0: the model's own."`
+	Foveal  bool   `default:"true" negatable:"" help:"Fit on second views too, each of them cut around the object of a picture: for a model that looks twice (inference.foveal)."`
 	Seed    uint64 `default:"1" help:"Which groups fall into which fold of the cross-validation."`
 	JSON    bool   `help:"Print the report as JSON."`
 }
@@ -49,6 +50,7 @@ type headReport struct {
 	Labels     []string           `json:"labels"`
 	Pictures   int                `json:"pictures"`
 	Groups     int                `json:"groups"`
+	Views      int                `json:"second_views"` // that were fitted on beside the pictures
 	Bad        []adapt.BadPicture `json:"bad"`
 	Single     []string           `json:"single"` // classes of one group, of which nothing is kept apart
 	L2         float64            `json:"l2"`
@@ -86,17 +88,12 @@ func (v headFitVerb) Run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("head fit: %w", err)
 	}
 
-	x, width, err := features(ctx, backend, c, set, model.Readout(v.Readout))
+	r := &headReport{Labels: set.Classes, Seed: v.Seed, Base: c.Digest(), Device: backend.Kind}
+	x, width, e, err := v.examples(ctx, backend, c, set, r)
 	if err != nil {
 		return fmt.Errorf("head fit: %w", err)
 	}
-	r := &headReport{Labels: set.Classes, Seed: v.Seed, Base: c.Digest(), Device: backend.Kind}
-	if !set.Divided() {
-		set.Group(x, width)
-		r.Single = set.Split()
-	}
-
-	fit, err := v.fit(ctx, set, x, width)
+	fit, err := v.fit(ctx, set, e)
 	if err != nil {
 		return fmt.Errorf("head fit: %w", err)
 	}
@@ -142,27 +139,49 @@ func (v headFitVerb) backbone() (*model.Checkpoint, error) {
 	return c, nil
 }
 
-// features runs the set through the backbone. The net's memory is given back before the head is fitted.
-func features(ctx context.Context, b *model.Backend, c *model.Checkpoint, set *adapt.Labelled, readout model.Readout) ([]float32, int, error) {
+// examples runs the set through the backbone, divides it, and gathers what is fitted on; x is what a head reads of each
+// picture, [pictures, width]. The net's memory is given back before the head is fitted.
+func (v headFitVerb) examples(ctx context.Context, b *model.Backend, c *model.Checkpoint, set *adapt.Labelled, r *headReport) (x []float32, width int, e *adapt.Examples, err error) {
 	net, err := model.NewNet(b, c)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
 	defer net.Close()
+	readout := model.Readout(v.Readout)
 	bar := newProgress(int64(len(set.Pictures)), "features")
 	defer bar.Finish() //nolint:errcheck // a bar
-	return set.Features(ctx, net, readout, func() { _ = bar.Add(1) })
-}
-
-func (v headFitVerb) fit(ctx context.Context, set *adapt.Labelled, x []float32, width int) (*adapt.HeadFit, error) {
-	e := &adapt.Examples{Width: width, Classes: len(set.Classes)}
+	if x, width, err = set.Features(ctx, net, readout, func() { _ = bar.Add(1) }); err != nil {
+		return nil, 0, nil, err
+	}
+	if !set.Divided() {
+		set.Group(x, width)
+		r.Single = set.Split()
+	}
+	e = &adapt.Examples{Width: width, Classes: len(set.Classes)}
+	add := func(i int, x []float32) {
+		p := set.Pictures[i]
+		e.X, e.Class, e.Group = append(e.X, x...), append(e.Class, p.Class), append(e.Group, p.Group)
+	}
 	for i, p := range set.Pictures {
 		if p.Part == adapt.Fit {
-			e.X = append(e.X, x[i*width:(i+1)*width]...)
-			e.Class = append(e.Class, p.Class)
-			e.Group = append(e.Group, p.Group)
+			add(i, x[i*width:(i+1)*width])
 		}
 	}
+	if !v.Foveal {
+		return x, width, e, nil
+	}
+	bar.Reset()
+	bar.ChangeMax(len(e.Class))
+	bar.Describe("second views")
+	views, of, err := set.SecondViews(ctx, net, readout, adapt.Fit, func() { _ = bar.Add(1) })
+	for n, i := range of {
+		add(i, views[n*width:(n+1)*width])
+	}
+	r.Views = len(of)
+	return x, width, e, err
+}
+
+func (v headFitVerb) fit(ctx context.Context, set *adapt.Labelled, e *adapt.Examples) (*adapt.HeadFit, error) {
 	bar := newProgress(1, "head")
 	defer bar.Finish() //nolint:errcheck // a bar
 	return adapt.FitHead(ctx, e, set.Classes, v.Seed, func(step, steps int) {
@@ -191,7 +210,7 @@ func writeModel(dir string, c *model.Checkpoint, set *adapt.Labelled, r *headRep
 func (r *headReport) print(out io.Writer) {
 	fmt.Fprintf(out, "%d pictures of %d objects in %d classes", r.Pictures, r.Groups, len(r.Labels))
 	printBad(out, r.Bad)
-	fmt.Fprintf(out, "\nCross-validation, %d folds, no object in two of them (L2 %g):\n", r.Folds, r.L2)
+	fmt.Fprintf(out, "\nCross-validation of pictures and %d second views, %d folds, no object in two of them (L2 %g):\n", r.Views, r.Folds, r.L2)
 	r.Validation.print(out)
 	if r.Acceptance.Pictures == 0 {
 		fmt.Fprintln(out, "\nKept apart: nothing. Every class shows one object only; add pictures of others.")

@@ -183,6 +183,37 @@ func TestHeadFitLeavesNothingBehindWhenItFails(t *testing.T) {
 	}
 }
 
+// A mask beside a picture gives a second view, which the head is fitted on too, unless it is told not to.
+func TestHeadFitOnSecondViews(t *testing.T) {
+	base, dir := tinyBase(t), t.TempDir()
+	data := filepath.Join(dir, "data")
+	colourSet(t, data, 4, 1)
+	mask := image.NewGray(image.Rect(0, 0, 48, 40))
+	for y := 15; y < 25; y++ {
+		for x := 20; x < 30; x++ {
+			mask.SetGray(x, y, color.Gray{255})
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, mask); err != nil {
+		t.Fatal(err)
+	}
+	for object := range 4 {
+		putFile(t, filepath.Join(data, "red", fmt.Sprint("object", object), "0.mask.png"), b.Bytes())
+	}
+	var both, one headReport
+	foveaJSON(t, &both, "head", "fit", "--base", base, "--data", data, "--out", filepath.Join(dir, "both"), "--backend", "go")
+	foveaJSON(t, &one, "head", "fit", "--base", base, "--data", data, "--out", filepath.Join(dir, "one"), "--backend", "go", "--no-foveal")
+	// Of four objects one is kept apart.
+	if both.Views != 3 || one.Views != 0 || both.Validation.Pictures != one.Validation.Pictures+3 || both.Acceptance.Pictures != one.Acceptance.Pictures {
+		t.Errorf("%d and %d second views, %d and %d to fit on, %d and %d kept apart",
+			both.Views, one.Views, both.Validation.Pictures, one.Validation.Pictures, both.Acceptance.Pictures, one.Acceptance.Pictures)
+	}
+	if both.Model == one.Model {
+		t.Error("second views make no other head")
+	}
+}
+
 func TestEvalNamesForeignLabels(t *testing.T) {
 	base, dir := tinyBase(t), t.TempDir()
 	data, out := filepath.Join(dir, "data"), filepath.Join(dir, "mine")
