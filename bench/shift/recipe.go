@@ -97,12 +97,16 @@ var recipes = append([]recipe{
 		c, err := w.refitBoth(ctx, order)
 		return anywhere(c), err
 	}},
+	{"foveal-fit+refit-auto", "head refit on frames, mixed with one that was fitted on both views, looks twice where the first look is unsure: what the daemon does", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		_, c, err := w.refitOfBoth(ctx, order, false)
+		return unsure(c), err
+	}},
 	{"foveal-fit+refit", "head refit on both views and mixed with one that was fitted on both, looks twice wherever there is a mask", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
-		_, c, err := w.refitOfBoth(ctx, order)
+		_, c, err := w.refitOfBoth(ctx, order, true)
 		return anywhere(c), err
 	}},
 	{"foveal-fit+refit-half", "half way from the head that was fitted on both to that one", 2, forward, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
-		from, c, err := w.refitOfBoth(ctx, order)
+		from, c, err := w.refitOfBoth(ctx, order, true)
 		if err != nil {
 			return nil, err
 		}
@@ -189,13 +193,14 @@ func (w *world) refitBoth(ctx context.Context, order uint64) (*candidate, error)
 	return w.refit(ctx, string(adapt.Train), s)
 }
 
-// refitOfBoth is that refit of a parent that was fitted on both views itself, and this parent.
-func (w *world) refitOfBoth(ctx context.Context, order uint64) (from, c *candidate, err error) {
+// refitOfBoth is the product's refit, on both views or on frames alone, of a parent that was fitted on both; and this
+// parent.
+func (w *world) refitOfBoth(ctx context.Context, order uint64, foveal bool) (from, c *candidate, err error) {
 	if from, err = w.fitBoth(ctx); err != nil {
 		return nil, nil, err
 	}
 	s := adapt.DefaultRun.Seeded(order).Refit
-	s.Foveal = true
+	s.Foveal = foveal
 	c, err = w.refitOf(ctx, from.model, string(adapt.Train), s)
 	return from, c, err
 }
