@@ -202,7 +202,7 @@ func defaultConfig() *Config {
 	return &Config{
 		StateDir:  defaultStateDir(),
 		Model:     ModelConfig{Backend: model.BackendAuto},
-		Inference: InferenceConfig{RelevanceEvery: 5, Foveal: fovealOff, FovealBelow: .9},
+		Inference: InferenceConfig{RelevanceEvery: 5, Foveal: fovealAuto, FovealBelow: .9},
 		Samples:   defaultSamples(),
 		Adapt:     defaultAdapt(),
 		MQTT:      MQTTConfig{Root: "fovea", Listen: "127.0.0.1:1883", Discovery: "device", Allow: []string{"health", "adapt", "cancel", "rollback"}},
