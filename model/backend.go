@@ -132,6 +132,9 @@ func OpenBackend(name string, p Plugins) (*Backend, error) {
 func openFirst(p Plugins) (*Backend, error) {
 	var skipped []string
 	for _, name := range []string{BackendXLACUDA, BackendXLACPU, BackendGo} {
+		if name == BackendXLACUDA && p.CUDA.Path == "" {
+			continue // nobody expects a GPU
+		}
 		b, err := OpenBackend(name, p)
 		if err == nil {
 			b.Skipped = skipped
