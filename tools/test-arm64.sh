@@ -2,7 +2,7 @@
 # Tries Fovea on an emulated arm64, in a Debian 12 root of its own: builds the packages, installs them there, runs fovea,
 # and compares its logits with this machine's; then runs the tests of the rooms that compute and store. Needs root.
 #   tools/test-arm64.sh [build|install|tests]...      default: all three
-# XLA compiles under emulation: a nightly job.
+# XLA compiles under emulation: a nightly job of the better part of an hour.
 set -eu
 cd "$(dirname "$0")/.."
 go=${GO:-$(tools/go.sh)}
