@@ -98,7 +98,7 @@ type InferenceConfig struct {
 	// A second look inside a box around the object, which is found without labels (the model has to be a
 	// self-supervised one, such as DINOv2); both looks' log-probabilities are added. on: every frame with an object,
 	// about twice the work; auto: where the first look is unsure (foveal_below) and fps, or else what the cameras send,
-	// leaves the time; off: never.
+	// leaves the time, and no adaptation runs, which takes what is left; off: never.
 	Foveal string `yaml:"foveal,omitempty" jsonschema:"enum=auto,enum=on,enum=off"`
 	// Probability of the likeliest class, 0 to 1, below which auto looks again.
 	FovealBelow float64 `yaml:"foveal_below,omitempty" jsonschema:"minimum=0,maximum=1"`

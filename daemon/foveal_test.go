@@ -12,6 +12,7 @@ import (
 
 	"github.com/seed-a98b2d25/fovea/adapt"
 	"github.com/seed-a98b2d25/fovea/capture"
+	"github.com/seed-a98b2d25/fovea/fleet"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
@@ -186,4 +187,24 @@ cameras:
 	if _, body := p.get("/metrics"); !strings.Contains(body, `fovea_camera_second_looks_total{camera="door"} `) || strings.Contains(body, `fovea_camera_second_looks_total{camera="door"} 0`) {
 		t.Error("/metrics does not count second looks")
 	}
+}
+
+// While an adaptation runs on what the cameras leave, auto takes no second look.
+func TestSecondLooksYieldToAnAdaptation(t *testing.T) {
+	p := start(t, fmt.Sprintf(`
+model: {dir: %q, backend: go}
+inference: {foveal: auto, foveal_below: 1, relevance_every: 0}
+cameras:
+  - {id: door, source: %q, fps: 20, loop: true, grabber: GRAB}
+`, tinyModel(t), blobs(t, 20)))
+	p.wait("a second look", func() bool { return p.state().camera("door").Looks > 0 })
+	p.cycle.update(func(s *cycleState) { s.Adapt.State = fleet.AdaptRunning })
+	p.wait("a frame after it", func() bool { return p.state().camera("door").Skipped > 0 })
+	looks, skipped := p.state().camera("door").Looks, p.state().camera("door").Skipped
+	p.wait("ten frames", func() bool { return p.state().camera("door").Skipped >= skipped+10 })
+	if now := p.state().camera("door").Looks; now > looks+1 { // one may have been under way
+		t.Errorf("%d second looks, %d before ten frames", now, looks)
+	}
+	p.cycle.update(func(s *cycleState) { s.Adapt.State = fleet.AdaptIdle })
+	p.wait("a second look after it", func() bool { return p.state().camera("door").Looks > looks+1 })
 }

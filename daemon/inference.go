@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/capture"
+	"github.com/seed-a98b2d25/fovea/fleet"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
@@ -163,7 +164,9 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	}
 	var second secondLook
 	if err == nil {
-		if config.Inference.Foveal == fovealAuto {
+		if d.cycle.state.Load().Adapt.State == fleet.AdaptRunning {
+			d.gaze.spare.left = 0 // what the cameras leave is the adaptation's
+		} else {
 			d.gaze.spare.earn(d.period(config.Inference.FPS), time.Since(began))
 		}
 		second, err = d.gaze.look(config.Inference, w, frame, live.net, out)
