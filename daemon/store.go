@@ -16,17 +16,27 @@ import (
 	"github.com/seed-a98b2d25/fovea/store"
 )
 
-// checkLimit is how long the check of one database may take: 300 MB take a second.
-const checkLimit = 2 * time.Minute
+// checkLimit is how long the check of a database may take, which damage can lead in circles: a minute, and a second for
+// each 10 MB. Here 300 MB take a second.
+func checkLimit(file string) time.Duration {
+	limit := time.Minute
+	if info, err := os.Stat(file); err == nil {
+		limit += time.Duration(info.Size()/10e6) * time.Second
+	}
+	return limit
+}
 
 // openStore opens the state folder. Only a locked one is an error: the service manager tries again. Without a
 // store inference goes on, and the status says what is wrong.
 func (d *daemon) openStore(ctx context.Context) error {
 	config, _ := d.configs.get()
-	d.notifier.extendStart(checkLimit)
-	for _, name := range storeFiles { // of a check that was killed
-		os.Remove(filepath.Join(config.StateDir, name+checking))
+	var checks time.Duration
+	for _, name := range storeFiles {
+		file := filepath.Join(config.StateDir, name)
+		os.Remove(file + checking) // of a check that was killed
+		checks += checkLimit(file)
 	}
+	d.notifier.extendStart(checks)
 	s, err := store.Open(ctx, config.StateDir, config.Samples.options(d))
 	switch {
 	case errors.Is(err, store.ErrLocked):
@@ -101,7 +111,7 @@ func checkInChild(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, checkLimit)
+	limited, cancel := context.WithTimeout(ctx, checkLimit(file))
 	defer cancel()
 	child := exec.CommandContext(limited, program, "db", "check", "--json", file)
 	child.WaitDelay = time.Second
