@@ -162,24 +162,21 @@ func (in RunInput) run(ctx context.Context, b *model.Backend, s RunSettings, pro
 			return nil, nil, err
 		}
 	}
-	chosen, other, err := in.judge(ctx, b, candidate, held, s, stage)
+	candidate, chosen, other, err := in.judge(ctx, b, candidate, held, s, stage)
 	if err != nil {
 		return nil, nil, err
-	}
-	if chosen.Share != 1 {
-		candidate = Between(in.Parent, candidate, chosen.Share)
 	}
 	r.Candidate, r.Share, r.Figures, r.Verdict, r.Other = chosen.Candidate, chosen.Share, chosen.Figures, chosen.Verdict, other
 	r.Seconds = time.Since(started).Seconds()
 	return candidate, r, nil
 }
 
-// judge takes the figures of a candidate and judges it, and the model half way to it if it is refused. other is nil
-// where one was judged.
-func (in RunInput) judge(ctx context.Context, b *model.Backend, candidate *model.Checkpoint, held []Background, s RunSettings, stage func(string) func(done, of int)) (chosen, other *Trial, err error) {
+// judge takes the figures of a candidate and judges it, and the model half way to it if it is refused. It returns the
+// model that was chosen; other is nil where one was judged.
+func (in RunInput) judge(ctx context.Context, b *model.Backend, candidate *model.Checkpoint, held []Background, s RunSettings, stage func(string) func(done, of int)) (_ *model.Checkpoint, chosen, other *Trial, err error) {
 	set, err := in.EvalSet(ctx, b, held, s.Eval)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	said := map[string]*Outcomes{}
 	trial := func(share float64, c *model.Checkpoint, progress func(done, of int)) (*Trial, error) {
@@ -191,14 +188,15 @@ func (in RunInput) judge(ctx context.Context, b *model.Backend, candidate *model
 	}
 	whole, err := trial(1, candidate, stage("figures"))
 	if err != nil || whole.Verdict.Decision != Reject || whole.Figures.Problem != "" {
-		return whole, nil, err
+		return candidate, whole, nil, err
 	}
-	half, err := trial(.5, Between(in.Parent, candidate, .5), stage("half"))
+	between := Between(in.Parent, candidate, .5)
+	half, err := trial(.5, between, stage("half"))
 	if err != nil || half.Verdict.Decision != Promote {
-		return whole, half, err
+		return candidate, whole, half, err
 	}
 	half.Verdict.Reason = "half of the way, the whole was refused: " + half.Verdict.Reason
-	return half, whole, nil
+	return between, half, whole, nil
 }
 
 // Between is the model that lies a share of the way from one to another of the same network: a weighted mean of their

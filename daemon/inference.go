@@ -164,9 +164,11 @@ func (d *daemon) classify(live *served, w *watched, frame capture.Frame, pixels 
 	}
 	var second secondLook
 	if err == nil {
-		if d.cycle.state.Load().Adapt.State == fleet.AdaptRunning {
+		switch {
+		case config.Inference.Foveal != fovealAuto:
+		case d.cycle.state.Load().Adapt.State == fleet.AdaptRunning:
 			d.gaze.spare.left = 0 // what the cameras leave is the adaptation's
-		} else {
+		default:
 			d.gaze.spare.earn(d.period(config.Inference.FPS), time.Since(began))
 		}
 		second, err = d.gaze.look(config.Inference, w, frame, live.net, out)
