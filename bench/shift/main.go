@@ -4,6 +4,7 @@
 //	go run ./bench/shift -base build/weights/dinov2              the forward-only recipes, on every split of dev
 //	go run ./bench/shift -base ... -recipes all                  and those that train: hours on two cores
 //	go run ./bench/shift -base ... -final                        the same on what dev never touched, once
+//	go run ./bench/shift -base ... -data FOLDER                  the same on pictures of yours (data.go says how they lie)
 //	go run ./bench/shift -report                                 the tables of the results in the repository
 //	go run ./bench/shift -base ... -quick                        two small splits, in minutes
 //	go run ./bench/shift -base ... -sheet build/shift.png        what the pictures of a split look like
@@ -49,6 +50,7 @@ func main() {
 	flag.IntVar(&b.labelled, "labelled", 40, "labelled pictures a class")
 	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
 	flag.BoolVar(&b.final, "final", false, "measure what dev never touched: before and the recipe that ours.txt names, beside its rivals")
+	flag.StringVar(&b.data, "data", "", "measure on pictures of yours instead: a `folder` of labelled/CLASS/, frames/CAMERA/ and deployment/CLASS/")
 	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class and one order of training, into the cache")
 	flag.BoolVar(&b.report, "report", false, "print the tables of the results instead")
 	flag.StringVar(&b.keep, "keep", "", "`folder` for the models that are made, to look at: fovea look --model")
@@ -64,7 +66,7 @@ func main() {
 
 type bench struct {
 	base, share, cache, results, recipes, backend, sheet          string
-	keep, plot                                                    string
+	keep, plot, data                                              string
 	size, splits, others, from, judged, perClass, labelled, steps int
 	final, quick, report, freeze                                  bool
 
@@ -79,6 +81,9 @@ func (b *bench) run(ctx context.Context) error {
 			}
 		}
 		return printReport(os.Stdout, b.results)
+	}
+	if b.data != "" {
+		return b.measureData(ctx)
 	}
 	if b.quick {
 		b.splits, b.others, b.perClass = 2, 0, 20
@@ -229,10 +234,15 @@ func (b *bench) measureSplit(ctx context.Context, s *split, list []recipe, backe
 	if err != nil {
 		return err
 	}
-	if err := b.keepPictures(d); err != nil {
+	return b.measureOn(ctx, s, d, list, backend, backbone)
+}
+
+// measureOn goes through what is not there yet of a split whose pictures an album has.
+func (b *bench) measureOn(ctx context.Context, s *split, a album, list []recipe, backend *model.Backend, backbone *model.Checkpoint) error {
+	if err := b.keepPictures(s, a); err != nil {
 		return err
 	}
-	w, err := openWorld(ctx, backend, backbone, filepath.Join(b.cache, fmt.Sprint(b.size)), d, b.perClass, b.steps)
+	w, err := openWorld(ctx, backend, backbone, filepath.Join(b.cache, fmt.Sprint(b.size)), s, a, b.perClass, b.labelled, b.steps)
 	if err != nil {
 		return err
 	}

@@ -2,12 +2,18 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"image"
 	"image/jpeg"
+	"image/png"
+	"io"
+	"io/fs"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -23,9 +29,25 @@ var objectSpan = collage.Span{Least: .4, Most: .75}
 // testSets are what a recipe is measured on, all with objects that nothing was fitted on.
 var testSets = []string{"deployment", "other", "crossed", "aligned"}
 
+// album is where a world's pictures are from: a studio draws them, a folder has a user's.
+type album interface {
+	// classes are the letters of what is said; nil: those of the cut-outs.
+	classes() []string
+	// labels puts the labelled pictures into dir, which it makes, unless it is there.
+	labels(dir string) error
+	frames() []shot
+	tests(set string, perClass int) []shot
+	// jpeg is a picture as a camera sends it; mask is [Height, Width], 255 on the object, nil where nobody knows.
+	jpeg(s shot, random *rand.Rand) (data, mask []byte, err error)
+	// random are the numbers of picture i of a set.
+	random(set string, i int) *rand.Rand
+}
+
 // shot says what is to be seen in a picture. A shot and its random numbers make the picture.
 type shot struct {
-	cutout *collage.Cutout // nil: an empty view
+	cutout *collage.Cutout // nil: an empty view, or a file
+	file   string          // of a user's folder
+	object string          // of a test picture: CLASS/NAME
 	scene  string
 	camera *camera   // nil: a free view of the scene
 	hour   float64   // of the day, where there is a camera
@@ -65,6 +87,8 @@ func newStudio(s *split, read *collage.Photographs, labelled int) (*studio, erro
 	return d, nil
 }
 
+func (d *studio) classes() []string { return nil }
+
 // random are the numbers of picture i of a set; rho plays no part.
 func (d *studio) random(set string, i int) *rand.Rand {
 	h := fnv.New64a()
@@ -99,6 +123,7 @@ func (d *studio) tests(set string, perClass int) []shot {
 		list, of := lists[class], scenes[class]
 		at := (n%len(list) + n/len(list)) % len(of)
 		s := shot{cutout: list[n%len(list)], scene: of[at]}
+		s.object = collage.Classes[class].Name + "/" + s.cutout.Object
 		if set == "deployment" {
 			s.camera, s.hour = &d.fixed[at], 7+12*random.Float64()
 		}
@@ -107,8 +132,8 @@ func (d *studio) tests(set string, perClass int) []shot {
 	return shots
 }
 
-// labels lists the labelled shots: of a class's objects in turn, rho of them in scenes of the class.
-func (d *studio) labels() []shot {
+// labelShots lists the labelled shots: of a class's objects in turn, rho of them in scenes of the class.
+func (d *studio) labelShots() []shot {
 	var shots []shot
 	for class := range collage.Classes {
 		random := d.random("labels", class)
@@ -198,19 +223,50 @@ func (s shot) light(random *rand.Rand) (red, green, blue float64) {
 }
 
 // encoded is a picture as a camera would send it.
-func encoded(p *image.RGBA) ([]byte, error) {
+func encoded(p image.Image) ([]byte, error) {
 	var b bytes.Buffer
 	err := jpeg.Encode(&b, p, &jpeg.Options{Quality: 90})
 	return b.Bytes(), err
 }
 
-// picture draws a shot and sends it through a JPEG. mask is [Height, Width], 255 on the object.
-func (d *studio) picture(s shot, random *rand.Rand) (*adapt.Picture, []byte, error) {
-	p, mask := d.draw(s, random)
-	data, err := encoded(p)
+func (d *studio) jpeg(s shot, random *rand.Rand) (data, mask []byte, err error) {
+	p, m := d.draw(s, random)
+	data, err = encoded(p)
+	return data, m.Pix, err
+}
+
+// picture is what a network gets to see of a shot.
+func picture(a album, s shot, random *rand.Rand) (*adapt.Picture, []byte, error) {
+	data, mask, err := a.jpeg(s, random)
 	if err != nil {
 		return nil, nil, err
 	}
-	decoded, err := adapt.DecodePicture(data)
-	return decoded, mask.Pix, err
+	p, err := adapt.DecodePicture(data)
+	return p, mask, err
+}
+
+// labels writes CLASS/OBJECT/N.jpg with N.mask.png. The folder appears whole or not at all.
+func (d *studio) labels(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	temp, err := os.MkdirTemp(filepath.Dir(dir), ".labelled-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(temp) //nolint:errcheck // what a failure left
+	for i, s := range d.labelShots() {
+		p, mask := d.draw(s, d.random("labelled", i))
+		name := filepath.Join(temp, collage.Classes[s.cutout.Class].Name, s.cutout.Object, fmt.Sprintf("%03d", i))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		if err := writeFile(name+".jpg", func(out io.Writer) error { return jpeg.Encode(out, p, &jpeg.Options{Quality: 90}) }); err != nil {
+			return err
+		}
+		if err := writeFile(name+".mask.png", func(out io.Writer) error { return png.Encode(out, mask) }); err != nil {
+			return err
+		}
+	}
+	return os.Rename(temp, dir)
 }

@@ -170,14 +170,18 @@ func printReport(out io.Writer, dir string) error {
 	for _, s := range studies {
 		s.print(out, shown)
 	}
-	for _, p := range []part{dev, final} {
+	for _, p := range []part{dev, final, data} {
 		printTrust(out, p, studies)
 	}
 	return nil
 }
 
 func (s *study) print(out io.Writer, shown map[string]pictures) {
-	fmt.Fprintf(out, "%s, rho %g, input %d x %d: accuracy, and its change in points (95 %% by bootstrap over cut-outs, scenes and splits)\n\n", strings.ToUpper(string(s.part)), s.rho, s.size, s.size)
+	what := strings.ToUpper(string(s.part))
+	if s.part != data {
+		what += fmt.Sprintf(", rho %g", s.rho)
+	}
+	fmt.Fprintf(out, "%s, input %d x %d: accuracy, and its change in points (95 %% by bootstrap over objects, scenes and splits)\n\n", what, s.size, s.size)
 	s.table(out, shown, recipes[0].name, s.names(forward, trains, ceiling))
 	chosen := strings.TrimSpace(oursText)
 	if len(s.runs[chosen]) == 0 {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,7 +64,8 @@ type pictures struct {
 }
 
 type testShots struct {
-	Objects []string `json:"objects"` // CLASS/NAME; a group of near-duplicates is one object
+	Classes []string `json:"classes,omitempty"` // the letters; empty: those of the cut-outs
+	Objects []string `json:"objects"`           // CLASS/NAME; a group of near-duplicates is one object
 	Scenes  []string `json:"scenes"`
 	Of      [][2]int `json:"of"` // each picture's object and scene
 }
@@ -71,12 +73,10 @@ type testShots struct {
 // class is the letter of a picture's true class.
 func (t testShots) class(i int) byte {
 	name, _, _ := strings.Cut(t.Objects[t.Of[i][0]], "/")
-	for class, c := range collage.Classes {
-		if c.Name == name {
-			return 'a' + byte(class)
-		}
+	if t.Classes != nil {
+		return 'a' + byte(slices.Index(t.Classes, name))
 	}
-	return 0
+	return 'a' + byte(slices.IndexFunc(collage.Classes, func(c collage.Class) bool { return c.Name == name }))
 }
 
 // right is the share of what was said right.
@@ -90,10 +90,15 @@ func (t testShots) right(said string) float64 {
 	return float64(n) / float64(len(t.Of))
 }
 
-func (d *studio) pictures(perClass int) pictures {
-	p := pictures{Material: d.material(), Sets: map[string]testShots{}}
+// picturesOf lists the test sets that an album has.
+func picturesOf(material string, a album, perClass int) pictures {
+	p := pictures{Material: material, Sets: map[string]testShots{}}
 	for _, set := range testSets {
-		t := testShots{}
+		shots := a.tests(set, perClass)
+		if len(shots) == 0 {
+			continue
+		}
+		t := testShots{Classes: a.classes()}
 		index := func(list *[]string, name string) int {
 			for i, have := range *list {
 				if have == name {
@@ -103,9 +108,8 @@ func (d *studio) pictures(perClass int) pictures {
 			*list = append(*list, name)
 			return len(*list) - 1
 		}
-		for _, s := range d.tests(set, perClass) {
-			object := collage.Classes[s.cutout.Class].Name + "/" + s.cutout.Object
-			t.Of = append(t.Of, [2]int{index(&t.Objects, object), index(&t.Scenes, s.scene)})
+		for _, s := range shots {
+			t.Of = append(t.Of, [2]int{index(&t.Objects, s.object), index(&t.Scenes, s.scene)})
 		}
 		p.Sets[set] = t
 	}
@@ -120,32 +124,37 @@ func (b *bench) measure(ctx context.Context, w *world, r recipe, order int) erro
 		return err
 	}
 	if b.keep != "" {
-		if err := c.model.Save(filepath.Join(b.keep, fmt.Sprintf("%s-%s-%d", w.studio.split, r.name, order))); err != nil {
+		if err := c.model.Save(filepath.Join(b.keep, fmt.Sprintf("%s-%s-%d", w.split, r.name, order))); err != nil {
 			return err
 		}
 	}
 	out := run{
-		Split: *w.studio.split, Recipe: r.name, Order: order, Size: b.size, machine: b.machine, Parent: w.in.Parent.Digest(), Candidate: c.model.Digest(),
+		Split: *w.split, Recipe: r.name, Order: order, Size: b.size, machine: b.machine, Parent: w.in.Parent.Digest(), Candidate: c.model.Digest(),
 		Accuracy: map[string]float64{}, Said: map[string]string{}, Training: c.training,
 	}
-	truth := w.studio.pictures(w.perClass)
+	truth := picturesOf(w.material(), w.album, w.perClass)
 	backbone := c.model.BackboneDigest()
-	for _, set := range testSets {
+	for set := range truth.Sets {
 		if out.Said[set], err = w.answers(ctx, c, backbone, set); err != nil {
 			return err
 		}
 		out.Accuracy[set] = truth.Sets[set].right(out.Said[set])
 	}
-	judge := w.studio.split.Rho == .8 && w.studio.split.Number <= b.judged && !b.quick && !c.judged
+	judge := (w.Rho == .8 || w.Part == data) && w.Number <= b.judged && !b.quick && !c.judged
 	if judge && c.second == once && r.name != recipes[0].name {
 		if out.Points, err = b.points(ctx, w, c, truth.Sets["deployment"], out.Said["deployment"]); err != nil {
 			return err
 		}
 	}
 	out.Seconds = time.Since(began).Seconds()
-	fmt.Printf("%s %-20s %d  deployment %.3f  other %.3f  crossed %.3f  aligned %.3f  %s  %.0f s\n", w.studio.split, r.name, order,
-		out.Accuracy["deployment"], out.Accuracy["other"], out.Accuracy["crossed"], out.Accuracy["aligned"], out.decision(), out.Seconds)
-	return writeJSON(b.file(w.studio.split, r.name, order), out)
+	fmt.Printf("%s %-20s %d  ", w.split, r.name, order)
+	for _, set := range testSets {
+		if a, have := out.Accuracy[set]; have {
+			fmt.Printf("%s %.3f  ", set, a)
+		}
+	}
+	fmt.Printf("%s  %.0f s\n", out.decision(), out.Seconds)
+	return writeJSON(b.file(w.split, r.name, order), out)
 }
 
 func (r run) decision() adapt.Decision {
@@ -221,15 +230,16 @@ func (b *bench) done(s *split, recipe string, order int) bool {
 }
 
 // keepPictures writes what the test pictures show, or checks that they are what earlier runs saw.
-func (b *bench) keepPictures(d *studio) error {
-	file := filepath.Join(b.results, "pictures-"+d.material()+".json")
-	want, err := json.Marshal(d.pictures(b.perClass))
+func (b *bench) keepPictures(s *split, a album) error {
+	shown := picturesOf(s.material(), a, b.perClass)
+	file := filepath.Join(b.results, "pictures-"+s.material()+".json")
+	want, err := json.Marshal(shown)
 	if err != nil {
 		return err
 	}
 	have, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeJSON(file, d.pictures(b.perClass))
+		return writeJSON(file, shown)
 	}
 	if err == nil && strings.TrimSpace(string(have)) != string(want) {
 		return fmt.Errorf("%s tells of other pictures than these: results of two kinds must not lie in one folder, give another -results", file)

@@ -164,12 +164,12 @@ func TestResultsOfOtherPicturesAreNotMixed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the same pictures are welcome
-		if err := b.keepPictures(d); err != nil {
+		if err := b.keepPictures(splits[0], d); err != nil {
 			t.Fatal(err)
 		}
 	}
 	b.perClass++
-	if err := b.keepPictures(d); err == nil {
+	if err := b.keepPictures(splits[0], d); err == nil {
 		t.Error("results on other pictures go into one folder")
 	}
 }

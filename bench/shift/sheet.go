@@ -17,7 +17,7 @@ func drawSheet(d *studio, file string) error {
 		first int
 		shots []shot
 	}
-	labels, frames := d.labels(), d.frames()
+	labels, frames := d.labelShots(), d.frames()
 	var rows []row
 	add := func(name string, first int, shots []shot) {
 		rows = append(rows, row{name, first, shots[first : first+across]})

@@ -31,6 +31,7 @@ type part string
 const (
 	dev   part = "dev"
 	final part = "final"
+	data  part = "data" // a user's folder
 )
 
 // finalText lists what no split of dev touches: "object CLASS NAME" and "photograph NAME", a line each. It was drawn

@@ -130,14 +130,14 @@ func TestRhoIsTheShareOfLabelledPicturesInScenesOfTheirClass(t *testing.T) {
 		}
 		d := &studio{split: s, fixed: make([]camera, cameraCount), labelled: 40}
 		own, all := 0, 0
-		for _, l := range d.labels() {
+		for _, l := range d.labelShots() {
 			all++
 			own += int(one(slices.Contains(s.scenes[l.cutout.Class], l.scene)))
 		}
 		if got := float64(own) / float64(all); got != rho {
 			t.Errorf("rho %g: %g of the labelled pictures have a scene of their class", rho, got)
 		}
-		shown := fmt.Sprint(d.pictures(16))
+		shown := fmt.Sprint(picturesOf(s.material(), d, 16))
 		if material != "" && shown != material {
 			t.Errorf("rho %g has other test pictures", rho)
 		}
@@ -156,7 +156,7 @@ func TestTestSetsAreBalanced(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &studio{split: s, fixed: make([]camera, cameraCount)}
-	for set, shown := range d.pictures(80).Sets {
+	for set, shown := range picturesOf(s.material(), d, 80).Sets {
 		classes, pairs := map[byte]int{}, map[[2]int]int{}
 		for i, of := range shown.Of {
 			classes[shown.class(i)]++

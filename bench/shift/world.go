@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"encoding/gob"
-	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
 	"image/png"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,14 +17,14 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/seed-a98b2d25/fovea/adapt"
-	"github.com/seed-a98b2d25/fovea/bench/internal/collage"
 	"github.com/seed-a98b2d25/fovea/model"
 )
 
 // world is a device of a split: its labelled pictures, its model, its frames, and the truth. What is computed is kept
 // in a folder, so that a second recipe costs seconds. One goroutine uses it.
 type world struct {
-	studio   *studio
+	*split
+	album    album
 	dir      string // of what depends on rho
 	tests    string // of what does not
 	perClass int    // pictures a class of a test set
@@ -46,9 +43,9 @@ type world struct {
 }
 
 // openWorld makes a world or finds it in cache.
-func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint, cache string, d *studio, perClass, steps int) (*world, error) {
+func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint, cache string, s *split, a album, perClass, labelled, steps int) (*world, error) {
 	w := &world{
-		studio: d, dir: filepath.Join(cache, d.split.String()), tests: filepath.Join(cache, d.material()), perClass: perClass, steps: steps,
+		split: s, album: a, dir: filepath.Join(cache, s.String()), tests: filepath.Join(cache, s.material()), perClass: perClass, steps: steps,
 		backend: b, looks: map[string]*looks{}, plate: map[string][]adapt.Background{}, refits: map[string]*candidate{},
 	}
 	for _, dir := range []string{w.dir, w.tests} {
@@ -56,11 +53,11 @@ func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint
 			return nil, err
 		}
 	}
-	if err := w.label(ctx, backbone); err != nil {
-		return nil, fmt.Errorf("split %s: labelled pictures: %w", d.split, err)
+	if err := w.label(ctx, backbone, filepath.Join(w.dir, fmt.Sprint("labelled-", labelled))); err != nil {
+		return nil, fmt.Errorf("labelled pictures: %w", err)
 	}
 	if err := w.pack(); err != nil {
-		return nil, fmt.Errorf("split %s: pack: %w", d.split, err)
+		return nil, fmt.Errorf("frames: %w", err)
 	}
 	return w, nil
 }
@@ -69,19 +66,16 @@ func (w *world) close() { w.in.Pack.Close() }
 
 // tell shows on a terminal's last line how far something long is.
 func (w *world) tell(what string, done, of int) {
-	fmt.Fprintf(os.Stderr, "\r%s: %s %d of %d\033[K", w.studio.split, what, done, of)
+	fmt.Fprintf(os.Stderr, "\r%s: %s %d of %d\033[K", w.split, what, done, of)
 	if done == of {
 		fmt.Fprint(os.Stderr, "\r\033[K")
 	}
 }
 
-// label writes the labelled pictures and fits the head of the parent, as "fovea head fit" does.
-func (w *world) label(ctx context.Context, backbone *model.Checkpoint) error {
-	dir := filepath.Join(w.dir, fmt.Sprint("labelled-", w.studio.labelled))
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		if err := w.writeLabelled(dir); err != nil {
-			return err
-		}
+// label fits the head of the parent on the labelled pictures, which dir gets, as "fovea head fit" does.
+func (w *world) label(ctx context.Context, backbone *model.Checkpoint, dir string) error {
+	if err := w.album.labels(dir); err != nil {
+		return err
 	}
 	set, err := adapt.ReadLabelled(dir)
 	if err != nil {
@@ -168,29 +162,6 @@ func withHead(c *model.Checkpoint, h adapt.Head, labels []string) (*model.Checkp
 	return &out, h.Into(&out, model.ReadClass, labels)
 }
 
-// writeLabelled writes CLASS/OBJECT/N.jpg with N.mask.png. The folder appears whole or not at all.
-func (w *world) writeLabelled(dir string) error {
-	temp, err := os.MkdirTemp(w.dir, ".labelled-*")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(temp) //nolint:errcheck // what a failure left
-	for i, s := range w.studio.labels() {
-		p, mask := w.studio.draw(s, w.studio.random("labelled", i))
-		name := filepath.Join(temp, collage.Classes[s.cutout.Class].Name, s.cutout.Object, fmt.Sprintf("%03d", i))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := writeFile(name+".jpg", func(out io.Writer) error { return jpeg.Encode(out, p, &jpeg.Options{Quality: 90}) }); err != nil {
-			return err
-		}
-		if err := writeFile(name+".mask.png", func(out io.Writer) error { return png.Encode(out, mask) }); err != nil {
-			return err
-		}
-	}
-	return os.Rename(temp, dir)
-}
-
 // writeFile writes a file whole or not at all.
 func writeFile(name string, content func(io.Writer) error) error {
 	f, err := renameio.NewPendingFile(name, renameio.WithPermissions(0o644))
@@ -228,7 +199,7 @@ func (w *world) pack() error {
 	}
 	defer net.Close()
 	cut := adapt.CutMasks(net, adapt.DefaultMasks)
-	shots := w.studio.frames()
+	shots := w.album.frames()
 	times := map[string][]time.Time{}
 	for _, s := range shots {
 		times[s.camera.name] = append(times[s.camera.name], s.time)
@@ -240,9 +211,8 @@ func (w *world) pack() error {
 		if one == "" {
 			continue
 		}
-		p, _ := w.studio.draw(s, w.studio.random("stream", i))
 		sample := adapt.Sample{Part: one, Camera: s.camera.name, Time: s.time, Sequence: uint64(i + 1)}
-		if sample.JPEG, err = encoded(p); err != nil {
+		if sample.JPEG, _, err = w.album.jpeg(s, w.album.random("stream", i)); err != nil {
 			return err
 		}
 		picture, err := adapt.DecodePicture(sample.JPEG)
@@ -286,12 +256,12 @@ func (w *world) backgrounds(ctx context.Context, which string) ([]adapt.Backgrou
 
 func (w *world) truePlates() ([]adapt.Background, error) {
 	var list []adapt.Background
-	for i, s := range w.studio.frames() {
+	for i, s := range w.album.frames() {
 		if i%9 != 0 { // four of each camera, as many as it has plates
 			continue
 		}
 		s.cutout = nil
-		p, _, err := w.studio.picture(s, w.studio.random("plates", len(list)))
+		p, _, err := picture(w.album, s, w.album.random("plates", len(list)))
 		if err != nil {
 			return nil, err
 		}
@@ -312,7 +282,7 @@ func (w *world) labelledPlates(ctx context.Context) ([]adapt.Background, error) 
 	defer net.Close()
 	cut := adapt.CutMasks(net, adapt.DefaultMasks)
 	var list []adapt.Background
-	random := w.studio.random("labelled plates", 0)
+	random := w.album.random("labelled plates", 0)
 	for _, i := range random.Perm(len(w.in.Labelled.Pictures)) {
 		one := w.in.Labelled.Pictures[i]
 		if one.Part != adapt.Fit || len(list) == len(device) {
@@ -420,12 +390,12 @@ func (w *world) lookAt(ctx context.Context, c *model.Checkpoint, backbone, set, 
 		mask    []byte
 		err     error
 	}
-	shots := w.studio.tests(set, w.perClass)
+	shots := w.album.tests(set, w.perClass)
 	ahead := make(chan drawn, 2)
 	go func() {
 		defer close(ahead)
 		for i, s := range shots {
-			p, mask, err := w.studio.picture(s, w.studio.random("test "+set, i))
+			p, mask, err := picture(w.album, s, w.album.random("test "+set, i))
 			select {
 			case ahead <- drawn{p, mask, err}:
 			case <-ctx.Done():

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"image"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed-a98b2d25/fovea/adapt"
+)
+
+// folder is an album of a user's pictures:
+//
+//	labelled/CLASS/[OBJECT/]PICTURE      what a head is fitted on, with NAME.mask.png where there are masks
+//	frames/CAMERA/PICTURE                what cameras saw, unlabelled; the order of their names is that of time
+//	deployment/CLASS/[OBJECT/]PICTURE    what is asked: pictures as those cameras take them, of other objects
+//	other/, crossed/, aligned/           further test sets, laid out alike, where there are any
+type folder struct {
+	dir    string
+	names  []string // of classes, as labelled/ has them
+	stream []shot
+	sets   map[string][]shot
+}
+
+// openFolder lists a folder. What is missing and what would not be used is an error or said on the terminal.
+func openFolder(dir string) (*folder, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{dir: dir, sets: map[string][]shot{}}
+	labelled, err := readSet(filepath.Join(dir, "labelled"))
+	if err != nil {
+		return nil, err
+	}
+	if f.names = labelled.Classes; len(f.names) < 2 || len(f.names) > 26 {
+		return nil, fmt.Errorf("%s: %d classes, want 2 to 26", labelled.Dir, len(f.names))
+	}
+	for _, set := range testSets {
+		at := filepath.Join(dir, set)
+		if _, err := os.Stat(at); errors.Is(err, fs.ErrNotExist) && set != testSets[0] {
+			continue
+		}
+		tests, err := readSet(at)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range tests.Pictures {
+			class := tests.Classes[p.Class]
+			if !slices.Contains(f.names, class) {
+				return nil, fmt.Errorf("%s: labelled/ has no class %q", filepath.Join(at, class), class)
+			}
+			f.sets[set] = append(f.sets[set], shot{file: filepath.Join(at, filepath.FromSlash(p.File)), object: class + "/" + cmp.Or(p.Object, p.File)})
+		}
+	}
+	f.stream, err = readFrames(filepath.Join(dir, "frames"))
+	return f, err
+}
+
+func readSet(dir string) (*adapt.Labelled, error) {
+	set, err := adapt.ReadLabelled(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range set.Bad {
+		fmt.Fprintf(os.Stderr, "left out: %s: %s\n", filepath.Join(dir, b.File), b.Problem)
+	}
+	return set, nil
+}
+
+// betweenFrames is more than what makes two frames one moment (packGap).
+const betweenFrames = 5 * time.Minute
+
+func readFrames(dir string) ([]shot, error) {
+	cameras, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var shots []shot
+	for _, c := range cameras {
+		if !c.IsDir() {
+			continue
+		}
+		files, err := os.ReadDir(filepath.Join(dir, c.Name()))
+		if err != nil {
+			return nil, err
+		}
+		seen := &camera{name: c.Name()}
+		at := time.Unix(1_800_000_000, 0)
+		for _, e := range files {
+			switch strings.ToLower(filepath.Ext(e.Name())) {
+			case ".jpg", ".jpeg", ".png":
+				at = at.Add(betweenFrames)
+				shots = append(shots, shot{file: filepath.Join(dir, c.Name(), e.Name()), camera: seen, time: at})
+			}
+		}
+	}
+	if len(shots) == 0 {
+		return nil, fmt.Errorf("%s: no jpg or png in CAMERA folders", dir)
+	}
+	return shots, nil
+}
+
+// digest names the folder's content by names, sizes and times of files.
+func (f *folder) digest() (string, error) {
+	h := sha256.New()
+	err := filepath.WalkDir(f.dir, func(file string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil {
+			fmt.Fprintln(h, file, info.Size(), info.ModTime().UnixNano())
+		}
+		return err
+	})
+	return fmt.Sprintf("%.6x", h.Sum(nil)), err
+}
+
+func (f *folder) classes() []string { return f.names }
+
+// labels links to the pictures: masks that are cut go beside the link, not into the user's folder.
+func (f *folder) labels(dir string) error {
+	if err := os.Symlink(filepath.Join(f.dir, "labelled"), dir); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func (f *folder) frames() []shot { return f.stream }
+
+func (f *folder) tests(set string, _ int) []shot { return f.sets[set] }
+
+func (f *folder) jpeg(s shot, _ *rand.Rand) (data, mask []byte, err error) {
+	if !strings.EqualFold(filepath.Ext(s.file), ".png") {
+		data, err = os.ReadFile(s.file)
+		return data, nil, err
+	}
+	p, err := adapt.ReadPicture(s.file)
+	if err != nil {
+		return nil, nil, err
+	}
+	shown := image.NewRGBA(image.Rect(0, 0, p.Width, p.Height))
+	for i := range p.Width * p.Height {
+		copy(shown.Pix[4*i:], p.RGB[3*i:3*i+3])
+		shown.Pix[4*i+3] = 255
+	}
+	data, err = encoded(shown)
+	return data, nil, err
+}
+
+func (f *folder) random(set string, i int) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, set)
+	return rand.New(rand.NewPCG(h.Sum64(), uint64(i)))
+}
+
+// measureData measures on a user's pictures and prints the table. What is computed lies in the cache, by the content of
+// the folder, so that it goes on where it was stopped.
+func (b *bench) measureData(ctx context.Context) error {
+	f, err := openFolder(b.data)
+	if err != nil {
+		return fmt.Errorf("-data: %w", err)
+	}
+	list, err := b.chosen()
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		if r.kind == ceiling {
+			return fmt.Errorf("-data: recipe %s needs to know where the objects are, which drawn pictures alone tell", r.name)
+		}
+	}
+	name, err := f.digest()
+	if err != nil {
+		return fmt.Errorf("-data: %w", err)
+	}
+	b.cache = filepath.Join(b.cache, "data-"+name)
+	b.results = filepath.Join(b.cache, "results")
+	s := &split{Part: data, Number: 1}
+	if !b.complete(s, list) {
+		backend, backbone, err := b.open(ctx)
+		if err != nil {
+			return err
+		}
+		if err := b.measureOn(ctx, s, f, list, backend, backbone); err != nil {
+			return fmt.Errorf("-data: %w", err)
+		}
+	}
+	return printReport(os.Stdout, b.results)
+}
