@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -65,6 +66,17 @@ func (s selection) of(all []fleet.Seen) (chosen []fleet.Seen, err error) {
 		}
 	}
 	return chosen, nil
+}
+
+// seen asks the broker for the devices that are meant, by name.
+func (s selection) seen(ctx context.Context, f *fleetVerb) ([]fleet.Seen, error) {
+	o, end, err := f.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	devices, err := s.of(o.Devices())
+	return append([]fleet.Seen{}, devices...), err // [] in JSON where there is none
 }
 
 // targets are the devices that something is done to: the ones chosen, or all where that is said.

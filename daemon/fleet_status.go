@@ -23,17 +23,12 @@ func (v fleetStatus) Run(ctx context.Context, out io.Writer, f *fleetVerb) error
 	if v.empty() {
 		return &exitError{exitUsage, fmt.Errorf("of which device? name it, or give --select KEY=VALUE")}
 	}
-	o, end, err := f.connected(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	devices, err := v.of(o.Devices())
+	devices, err := v.seen(ctx, f)
 	if err != nil {
 		return err
 	}
 	if f.JSON {
-		return writeIndented(out, append([]fleet.Seen{}, devices...))
+		return writeIndented(out, devices)
 	}
 	for i, d := range devices {
 		if i > 0 {

@@ -26,17 +26,12 @@ func (fleetLs) Help() string {
 }
 
 func (v fleetLs) Run(ctx context.Context, out io.Writer, f *fleetVerb) error {
-	o, end, err := f.connected(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	devices, err := v.of(o.Devices())
+	devices, err := v.seen(ctx, f)
 	if err != nil {
 		return err
 	}
 	if f.JSON {
-		return writeIndented(out, append([]fleet.Seen{}, devices...))
+		return writeIndented(out, devices)
 	}
 	for _, line := range table(devices, time.Now()) {
 		fmt.Fprintln(out, line)

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -78,20 +79,22 @@ func readPreprocess(text []byte, p Preprocess) (Preprocess, error) {
 	if h.Rescale != nil {
 		p.Scale = *h.Rescale
 	}
-	for _, v := range []struct {
-		name string
-		into *[3]float64
-		from []float64
-	}{{"image_mean", &p.Mean, h.Mean}, {"image_std", &p.Std, h.Std}} {
-		switch len(v.from) {
-		case 0:
-		case 3:
-			*v.into = [3]float64(v.from)
-		default:
-			return p, fmt.Errorf("%s has %d values, want 3", v.name, len(v.from))
-		}
+	if err := errors.Join(threeOf("image_mean", h.Mean, &p.Mean), threeOf("image_std", h.Std, &p.Std)); err != nil {
+		return p, err
 	}
 	return p, p.validate()
+}
+
+// threeOf takes the value of a key that has one for each colour; an absent one leaves what is there.
+func threeOf(key string, from []float64, into *[3]float64) error {
+	switch len(from) {
+	case 0:
+	case 3:
+		*into = [3]float64(from)
+	default:
+		return fmt.Errorf("%s has %d values, want 3", key, len(from))
+	}
+	return nil
 }
 
 // readSize decodes {"height", "width"}, {"shortest_edge"} or a number, in pixels.

@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -221,18 +222,8 @@ func (t timmConfig) preprocess(c Config) (Preprocess, error) {
 	if cfg.Interpolation != "" {
 		p.Filter = Filter(cfg.Interpolation)
 	}
-	for _, v := range []struct {
-		name string
-		into *[3]float64
-		from []float64
-	}{{"mean", &p.Mean, cfg.Mean}, {"std", &p.Std, cfg.Std}} {
-		switch len(v.from) {
-		case 0:
-		case 3:
-			*v.into = [3]float64(v.from)
-		default:
-			return p, fmt.Errorf("%s has %d values, want 3", v.name, len(v.from))
-		}
+	if err := errors.Join(threeOf("mean", cfg.Mean, &p.Mean), threeOf("std", cfg.Std, &p.Std)); err != nil {
+		return p, err
 	}
 	return p, p.validate()
 }
