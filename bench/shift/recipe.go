@@ -124,6 +124,12 @@ var recipes = append([]recipe{
 	{"distilled+relevance", "that, with the relevance terms", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.distilled(ctx, order, true)
 	}},
+	{"distilled+refit", "that without relevance, and the head refit on it", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.distilledAndRefit(ctx, order, false)
+	}},
+	{"distilled+relevance+refit", "that with relevance, and the head refit on it: does training add to the refit?", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		return w.distilledAndRefit(ctx, order, true)
+	}},
 	{"ceiling-foveal", "second views placed by the true masks", 1, ceiling, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return &candidate{model: w.in.Parent, second: trueBoxes}, nil
 	}},
@@ -218,7 +224,7 @@ func (w *world) refitHalf(ctx context.Context, order uint64) (*candidate, error)
 // fitBoth fits the parent's head anew, on both views of the labelled pictures; the same one is made once a world.
 func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
 	const key = "labelled pictures alone"
-	if have := w.refits[key]; have != nil {
+	if have := w.made[key]; have != nil {
 		return have, nil
 	}
 	net, err := model.NewNet(w.backend, w.in.Parent)
@@ -259,8 +265,8 @@ func (w *world) fitBoth(ctx context.Context) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.refits[key] = &candidate{model: c, second: once}
-	return w.refits[key], nil
+	w.made[key] = &candidate{model: c, second: once}
+	return w.made[key], nil
 }
 
 func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSettings) (*candidate, error) {
@@ -270,7 +276,7 @@ func (w *world) refit(ctx context.Context, backgrounds string, s adapt.RefitSett
 // refitOf is adapt.Refit on backgrounds of a kind; the same one is made once a world.
 func (w *world) refitOf(ctx context.Context, parent *model.Checkpoint, backgrounds string, s adapt.RefitSettings) (*candidate, error) {
 	key := fmt.Sprint(parent.Digest(), backgrounds, s)
-	if have := w.refits[key]; have != nil {
+	if have := w.made[key]; have != nil {
 		return have, nil
 	}
 	labelled, pack := w.in.Labelled, w.in.Pack
@@ -288,8 +294,8 @@ func (w *world) refitOf(ctx context.Context, parent *model.Checkpoint, backgroun
 	if err != nil {
 		return nil, err
 	}
-	w.refits[key] = &candidate{model: c, second: once, training: report}
-	return w.refits[key], nil
+	w.made[key] = &candidate{model: c, second: once, training: report}
+	return w.made[key], nil
 }
 
 // published is the published recipe, cut at what a device can spend, on the pictures of a TuneSet that use admits.
@@ -326,8 +332,12 @@ func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) 
 	return &candidate{model: c, second: once, training: report}, nil
 }
 
-// distilled tunes the last blocks towards what the parent says when it looks twice.
+// distilled tunes the last blocks towards what the parent says when it looks twice; the same one is made once a world.
 func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
+	key := fmt.Sprint("distilled ", order, relevance)
+	if have := w.made[key]; have != nil {
+		return have, nil
+	}
 	s := adapt.DefaultRun.Seeded(order)
 	s.Tune.Steps, s.Tune.Rate = w.steps, 1e-5
 	if !relevance {
@@ -351,7 +361,20 @@ func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*c
 			}
 		}
 	}
-	return w.tune(ctx, set, s.Tune)
+	c, err := w.tune(ctx, set, s.Tune)
+	if err == nil {
+		w.made[key] = c
+	}
+	return c, err
+}
+
+// distilledAndRefit is the product's refit of a head whose backbone was distilled.
+func (w *world) distilledAndRefit(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
+	c, err := w.distilled(ctx, order, relevance)
+	if err != nil {
+		return nil, err
+	}
+	return w.refitOf(ctx, c.model, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
 }
 
 // teach is what the parent says of each training frame with a mask when it looks twice, by the names of TuneSet.

@@ -184,13 +184,14 @@ func (s *study) print(out io.Writer, shown map[string]pictures) {
 	fmt.Fprintf(out, "%s, input %d x %d: accuracy, and its change in points (95 %% by bootstrap over objects, scenes and splits)\n\n", what, s.size, s.size)
 	s.table(out, shown, recipes[0].name, s.names(forward, trains, ceiling))
 	chosen := strings.TrimSpace(oursText)
-	if len(s.runs[chosen]) == 0 {
-		return
-	}
-	for _, rival := range []string{"refit"} {
-		if rival != chosen && len(s.runs[rival]) > 0 {
-			fmt.Fprintf(out, "ours, %s, against %s\n\n", chosen, rival)
-			s.table(out, shown, rival, []string{chosen})
+	for _, c := range []struct{ recipe, rival, question string }{
+		{chosen, "refit", "ours against the refit alone"},
+		{"distilled+relevance", "distilled", "does relevance earn its place"},
+		{"distilled+relevance+refit", "refit", "does training add to the refit"},
+	} {
+		if len(s.runs[c.recipe]) > 0 && len(s.runs[c.rival]) > 0 {
+			fmt.Fprintf(out, "%s: %s against %s\n\n", c.question, c.recipe, c.rival)
+			s.table(out, shown, c.rival, []string{c.recipe})
 		}
 	}
 	if i, runs := s.change(shown, chosen, recipes[0].name, "crossed"); runs > 0 {

@@ -35,18 +35,18 @@ type world struct {
 	in       adapt.RunInput  // the parent is its own base; labelled masks are cut, not given
 	masked   *adapt.Labelled // the labelled pictures with their true masks: for ceilings alone
 
-	looks  map[string]*looks // of test sets, by backbone and set
-	eval   *adapt.EvalSet    // made when it is first asked for
-	said   *adapt.Outcomes   // of the parent, on eval
-	plate  map[string][]adapt.Background
-	refits map[string]*candidate
+	looks map[string]*looks // of test sets, by backbone and set
+	eval  *adapt.EvalSet    // made when it is first asked for
+	said  *adapt.Outcomes   // of the parent, on eval
+	plate map[string][]adapt.Background
+	made  map[string]*candidate // what takes long and serves several recipes
 }
 
 // openWorld makes a world or finds it in cache.
 func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint, cache string, s *split, a album, perClass, labelled, steps int) (*world, error) {
 	w := &world{
 		split: s, album: a, dir: filepath.Join(cache, s.String()), tests: filepath.Join(cache, s.material()), perClass: perClass, steps: steps,
-		backend: b, looks: map[string]*looks{}, plate: map[string][]adapt.Background{}, refits: map[string]*candidate{},
+		backend: b, looks: map[string]*looks{}, plate: map[string][]adapt.Background{}, made: map[string]*candidate{},
 	}
 	for _, dir := range []string{w.dir, w.tests} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
