@@ -60,12 +60,11 @@ func TestAUsersFolderGivesWhatItsPicturesGave(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := named(t, "before", "foveal", "refit")
-	b.quick = true
 	if err := b.measureAll(t.Context(), splits, list, photographs); err != nil {
 		t.Fatal(err)
 	}
 	user := *b
-	user.recipes, user.judged, user.data = "before,foveal,refit", 0, ofAUser(t, d, b.perClass)
+	user.recipes, user.data = "before,foveal,refit", ofAUser(t, d, b.perClass)
 	files := filesIn(t, user.data)
 	if err := user.measureData(t.Context()); err != nil {
 		t.Fatal(err)

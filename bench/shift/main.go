@@ -46,6 +46,7 @@ func main() {
 	flag.IntVar(&b.others, "others", 3, "splits at rho .6 and at rho 1")
 	flag.IntVar(&b.from, "from", 1, "number of the first split: two processes may do different ones")
 	flag.IntVar(&b.judged, "judged", 4, "splits at rho .8 on which the gate judges each candidate, which takes longer than to make it")
+	flag.IntVar(&b.most, "orders", 2, "orders of training of a recipe in which there is one")
 	flag.IntVar(&b.perClass, "pictures", 80, "pictures a class in each test set")
 	flag.IntVar(&b.labelled, "labelled", 40, "labelled pictures a class")
 	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
@@ -65,10 +66,10 @@ func main() {
 }
 
 type bench struct {
-	base, share, cache, results, recipes, backend, sheet          string
-	keep, plot, data                                              string
-	size, splits, others, from, judged, perClass, labelled, steps int
-	final, quick, report, freeze                                  bool
+	base, share, cache, results, recipes, backend, sheet                string
+	keep, plot, data                                                    string
+	size, splits, others, from, judged, most, perClass, labelled, steps int
+	final, quick, report, freeze                                        bool
 
 	machine machine
 }
@@ -86,7 +87,7 @@ func (b *bench) run(ctx context.Context) error {
 		return b.measureData(ctx)
 	}
 	if b.quick {
-		b.splits, b.others, b.perClass = 2, 0, 20
+		b.splits, b.others, b.most, b.judged, b.perClass = 2, 0, 1, 0, 20
 		b.results, b.cache = filepath.Join(b.cache, "quick", "results"), filepath.Join(b.cache, "quick")
 	}
 	cutouts, err := collage.ReadCutouts(b.share)
@@ -206,12 +207,7 @@ func (b *bench) complete(s *split, list []recipe) bool {
 }
 
 // orders is how many orders of training of a recipe are tried.
-func (b *bench) orders(r recipe) int {
-	if b.quick {
-		return 1
-	}
-	return r.orders
-}
+func (b *bench) orders(r recipe) int { return min(r.orders, b.most) }
 
 func (b *bench) open(ctx context.Context) (*model.Backend, *model.Checkpoint, error) {
 	backbone, err := model.LoadAt(b.base, b.size, b.size)
