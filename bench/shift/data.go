@@ -31,6 +31,7 @@ type folder struct {
 	names  []string // of classes, as labelled/ has them
 	stream []shot
 	sets   map[string][]shot
+	digest string // of all that was read, and of what frames are by name, size and time
 }
 
 // openFolder lists a folder. What is missing and what would not be used is an error or said on the terminal.
@@ -44,6 +45,8 @@ func openFolder(dir string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
+	h := sha256.New()
+	fmt.Fprintln(h, dir, labelled.Digest())
 	if f.names = labelled.Classes; len(f.names) < 2 || len(f.names) > 26 {
 		return nil, fmt.Errorf("%s: %d classes, want 2 to 26", labelled.Dir, len(f.names))
 	}
@@ -56,6 +59,7 @@ func openFolder(dir string) (*folder, error) {
 		if err != nil {
 			return nil, err
 		}
+		fmt.Fprintln(h, set, tests.Digest())
 		for _, p := range tests.Pictures {
 			class := tests.Classes[p.Class]
 			if !slices.Contains(f.names, class) {
@@ -64,8 +68,18 @@ func openFolder(dir string) (*folder, error) {
 			f.sets[set] = append(f.sets[set], shot{file: filepath.Join(at, filepath.FromSlash(p.File)), object: class + "/" + cmp.Or(p.Object, p.File)})
 		}
 	}
-	f.stream, err = readFrames(filepath.Join(dir, "frames"))
-	return f, err
+	if f.stream, err = readFrames(filepath.Join(dir, "frames")); err != nil {
+		return nil, err
+	}
+	for _, s := range f.stream {
+		info, err := os.Stat(s.file)
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintln(h, s.camera.name, info.Name(), info.Size(), info.ModTime().UnixNano())
+	}
+	f.digest = fmt.Sprintf("%.6x", h.Sum(nil))
+	return f, nil
 }
 
 func readSet(dir string) (*adapt.Labelled, error) {
@@ -110,22 +124,6 @@ func readFrames(dir string) ([]shot, error) {
 		return nil, fmt.Errorf("%s: no jpg or png in CAMERA folders", dir)
 	}
 	return shots, nil
-}
-
-// digest names the folder's content by names, sizes and times of files.
-func (f *folder) digest() (string, error) {
-	h := sha256.New()
-	err := filepath.WalkDir(f.dir, func(file string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil {
-			fmt.Fprintln(h, file, info.Size(), info.ModTime().UnixNano())
-		}
-		return err
-	})
-	return fmt.Sprintf("%.6x", h.Sum(nil)), err
 }
 
 func (f *folder) classes() []string { return f.names }
@@ -182,11 +180,7 @@ func (b *bench) measureData(ctx context.Context) error {
 			return fmt.Errorf("-data: recipe %s needs to know where the objects are, which drawn pictures alone tell", r.name)
 		}
 	}
-	name, err := f.digest()
-	if err != nil {
-		return fmt.Errorf("-data: %w", err)
-	}
-	b.cache = filepath.Join(b.cache, "data-"+name)
+	b.cache = filepath.Join(b.cache, "data-"+f.digest)
 	b.results = filepath.Join(b.cache, "results")
 	s := &split{Part: data, Number: 1}
 	if !b.complete(s, list) {
