@@ -41,9 +41,9 @@ func (s *study) svg(shown map[string]pictures) string {
 	bottom := top + row*len(names)
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12" fill="#222">`+"\n",
-		left+len(testSets)*(panel+gap), bottom+40)
+		left+len(testSets)*(panel+gap), bottom+30)
 	b.WriteString(`<rect width="100%" height="100%" fill="#fff"/>` + "\n") // for dark pages too
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">points of accuracy</text>`+"\n", left-10, bottom+16)
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">points of accuracy</text>`+"\n", left-24, bottom+16)
 	for n, name := range names {
 		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-10, top+row*n+row/2+4, name)
 	}
