@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -129,6 +130,10 @@ var recipes = append([]recipe{
 	}},
 	{"distilled+relevance+refit", "that with relevance, and the head refit on it: does training add to the refit?", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
 		return w.distilledAndRefit(ctx, order, true)
+	}},
+	{"foveal+distilled+relevance+refit-auto", "that looks twice where the first look is unsure", 2, trains, func(ctx context.Context, w *world, order uint64) (*candidate, error) {
+		c, err := w.distilledAndRefit(ctx, order, true)
+		return unsure(c), err
 	}},
 	{"ceiling-foveal", "second views placed by the true masks", 1, ceiling, func(_ context.Context, w *world, _ uint64) (*candidate, error) {
 		return &candidate{model: w.in.Parent, second: trueBoxes}, nil
@@ -332,11 +337,18 @@ func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) 
 	return &candidate{model: c, second: once, training: report}, nil
 }
 
-// distilled tunes the last blocks towards what the parent says when it looks twice; the same one is made once a world.
+// distilled tunes the last blocks towards what the parent says when it looks twice. The model is kept in the cache:
+// further recipes begin with it.
 func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
-	key := fmt.Sprint("distilled ", order, relevance)
-	if have := w.made[key]; have != nil {
-		return have, nil
+	name := "distilled"
+	if relevance {
+		name += "+relevance"
+	}
+	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d-%d-%.12s", name, order, w.steps, w.in.Parent.Digest()))
+	report := filepath.Join(dir, "report.json")
+	if have, err := model.Load(dir); err == nil {
+		c := &candidate{model: have, second: once, training: &adapt.TuneReport{}}
+		return c, readJSON(report, c.training)
 	}
 	s := adapt.DefaultRun.Seeded(order)
 	s.Tune.Steps, s.Tune.Rate = w.steps, 1e-5
@@ -362,10 +374,10 @@ func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*c
 		}
 	}
 	c, err := w.tune(ctx, set, s.Tune)
-	if err == nil {
-		w.made[key] = c
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	return c, errors.Join(writeJSON(report, c.training), c.model.Save(dir))
 }
 
 // distilledAndRefit is the product's refit of a head whose backbone was distilled.
