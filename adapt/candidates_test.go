@@ -2,7 +2,9 @@ package adapt_test
 
 import (
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -205,5 +207,99 @@ func TestBetween(t *testing.T) {
 	}
 	if got := other.Digest(); got != model.Random(c.Config, 2).Digest() {
 		t.Error("the candidate was changed")
+	}
+}
+
+// TestTuneSetLooksTwice: frames bear what the parent says of frame and object together, and those it is unsure of are
+// left out; labelled pictures bear their class.
+func TestTuneSetLooksTwice(t *testing.T) {
+	w := openWorld(t)
+	plates, err := w.in.Pack.Backgrounds(t.Context(), adapt.Train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := map[string]bool{}
+	draw := func(target adapt.Target, confidence float64) map[string]adapt.TuneExample {
+		s := worldRun()
+		s.Tune.Target, s.Tune.Confidence = target, confidence
+		set, err := w.in.TuneSet(t.Context(), w.backend, plates, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := map[string]adapt.TuneExample{}
+		for _, e := range slices.Concat(set.Train, set.Held) {
+			all[e.Name] = e
+		}
+		for _, e := range set.Held {
+			held[e.Name] = true
+		}
+		return all
+	}
+	net, err := model.NewNet(w.backend, w.in.Parent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer net.Close()
+	all := draw(adapt.TargetTwice, 0)
+	var sure []float64
+	moved := 0
+	for i, one := range w.in.Pack.Samples {
+		e, used := all[fmt.Sprint(one.Camera, " ", one.Sequence)]
+		if !used {
+			continue
+		}
+		p, mask, err := w.in.Pack.Read(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := func(p *adapt.Picture) []float32 {
+			pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
+			if err := net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
+				t.Fatal(err)
+			}
+			out, err := net.Run(0, pixels, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return model.Probabilities(out.Logits)
+		}
+		want := said(p)
+		if box, ok := adapt.FovealBox(mask, p.Width, p.Height); ok {
+			moved++
+			sum := float32(0)
+			for k, v := range said(&adapt.Picture{Width: box.Dx(), Height: box.Dy(), RGB: adapt.FovealView(p.RGB, p.Width, box)}) {
+				want[k] *= v
+				sum += want[k]
+			}
+			for k := range want {
+				want[k] /= sum
+			}
+		}
+		for k := range want {
+			if math.Abs(float64(e.Target[k]-want[k])) > 1e-4 {
+				t.Fatalf("%s: target %v, the product of both looks is %v", e.Name, e.Target, want)
+			}
+		}
+		sure = append(sure, float64(slices.Max(e.Target)))
+	}
+	if len(sure) < 20 || moved < len(sure)/2 {
+		t.Fatalf("%d frames, %d with a second look", len(sure), moved)
+	}
+	slices.Sort(sure)
+	limit := sure[len(sure)/2]
+	few := draw(adapt.TargetTwice, limit)
+	for name, e := range all {
+		_, kept := few[name]
+		if want := e.Class >= 0 || float64(slices.Max(e.Target)) >= limit; kept != want && (kept || !held[name]) { // of the held ones whole batches are kept
+			t.Errorf("%s, class %d, target %v: kept %v with confidence %.3f", name, e.Class, e.Target, kept, limit)
+		}
+		if (e.Target == nil) != (e.Class >= 0) {
+			t.Errorf("%s: class %d, target %v", name, e.Class, e.Target)
+		}
+	}
+	for name, e := range draw(adapt.TargetParent, limit) {
+		if e.Target != nil {
+			t.Errorf("%s has a target of its own", name)
+		}
 	}
 }

@@ -146,7 +146,7 @@ func newTuneRun(b *model.Backend, base *model.Checkpoint, set *TuneSet, s Settin
 	if s.HalfNormalisation {
 		run.preprocess.Mean, run.preprocess.Std = [3]float64{.5, .5, .5}, [3]float64{.5, .5, .5}
 	}
-	if s.Target == TargetParent {
+	if s.Target == TargetParent || s.Target == TargetTwice {
 		if err := run.askParent(base); err != nil {
 			return nil, err
 		}

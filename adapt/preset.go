@@ -16,6 +16,9 @@ const (
 	TargetOwnGuess Target = "own_guess"
 	// TargetParent is the probabilities that the model gave before it was tuned.
 	TargetParent Target = "parent"
+	// TargetTwice is what the model said of a frame before it was tuned when it looked twice, at the frame and at the
+	// object (LookAgain): one look learns what two know. Of pictures without a second look it is TargetParent.
+	TargetTwice Target = "twice"
 )
 
 // Settings are all that a run of fine-tuning depends on beside weights and pictures.
@@ -57,11 +60,11 @@ var Published = Settings{
 	MinMask: 520. / (256 * 256), HalfNormalisation: true,
 }
 
-// Device is the recipe for unlabelled frames of a camera: short, the last blocks alone, the frozen parent as
-// teacher, relevance only where the model is sure of what it explains.
+// Device is the recipe for unlabelled frames of a camera: short, the last blocks alone, the frozen parent that looks
+// twice as teacher, relevance only where the model is sure of what it explains.
 var Device = Settings{
-	Preset: "device", Objective: publishedObjective, AdamW: publishedAdamW, Target: TargetParent,
-	Rate: 2e-6, Decay: .85, DecayEpochs: 2, StepsPerEpoch: 30, Steps: 120, Batch: 8, MicroBatch: 2, FreezeBelow: -2,
+	Preset: "device", Objective: publishedObjective, AdamW: publishedAdamW, Target: TargetTwice,
+	Rate: 1e-5, Decay: .85, DecayEpochs: 2, StepsPerEpoch: 30, Steps: 300, Batch: 8, MicroBatch: 2, FreezeBelow: -2,
 	MinMask: 520. / (256 * 256), Confidence: .5, GradientRatio: 3,
 }
 

@@ -272,7 +272,8 @@ func (in RunInput) EvalSet(ctx context.Context, b *model.Backend, held []Backgro
 
 // TuneSet are labelled pictures, as they are and laid on the device's backgrounds, with their labels and masks,
 // and frames of the device with their masks. A fifth of the labelled objects and of the frames' visits choose the
-// step that is kept.
+// step that is kept. With TargetTwice frames bear what the parent says when it looks twice, and those of which it is
+// less sure than s.Tune.Confidence are left out.
 func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []Background, s RunSettings) (*TuneSet, error) {
 	if len(backgrounds) == 0 {
 		return nil, fmt.Errorf("%w: no background of the device", ErrFew)
@@ -282,6 +283,11 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		return nil, err
 	}
 	defer net.Close()
+	teacher, err := model.NewNet(b, in.Parent)
+	if err != nil {
+		return nil, err
+	}
+	defer teacher.Close()
 	c := in.Parent.Config
 	m := tuneMaker{set: &TuneSet{
 		Height: int(math.Round(float64(c.ImageHeight) * 256 / 224)), Width: int(math.Round(float64(c.ImageWidth) * 256 / 224)),
@@ -302,7 +308,7 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 			continue
 		}
 		class := slices.Index(c.Labels, in.Labelled.Classes[p.Class])
-		if err := m.add(p.File, p.Group, class, whole, mask); err != nil {
+		if err := m.add(TuneExample{Name: p.File, Class: class}, p.Group, whole, mask); err != nil {
 			return nil, err
 		}
 		object, err := lift(whole, mask)
@@ -311,7 +317,7 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		}
 		bg := backgrounds[n%len(backgrounds)]
 		laid, on := trainPlacing.onto(bg.Picture, object, in.Parent.Preprocess, m.random)
-		if err := m.add(p.File+" on "+bg.Camera, p.Group, class, laid, on); err != nil {
+		if err := m.add(TuneExample{Name: p.File + " on " + bg.Camera, Class: class}, p.Group, laid, on); err != nil {
 			return nil, err
 		}
 	}
@@ -327,7 +333,13 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		if err != nil {
 			return nil, err
 		}
-		if err := m.add(fmt.Sprint(one.Camera, " ", one.Sequence), visits[i], slices.Index(c.Labels, one.Label), picture, mask); err != nil {
+		e := TuneExample{Name: fmt.Sprint(one.Camera, " ", one.Sequence), Class: slices.Index(c.Labels, one.Label)}
+		if e.Class < 0 && s.Tune.Target == TargetTwice {
+			if e.Target, err = lookTwice(teacher, picture, mask); err != nil {
+				return nil, err
+			}
+		}
+		if err := m.add(e, visits[i], picture, mask); err != nil {
 			return nil, err
 		}
 	}
@@ -335,6 +347,8 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		m.random.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 		m.set.Held = held[:heldMost]
 	}
+	unsure := func(e TuneExample) bool { return e.Target != nil && float64(slices.Max(e.Target)) < s.Tune.Confidence }
+	m.set.Train, m.set.Held = slices.DeleteFunc(m.set.Train, unsure), slices.DeleteFunc(m.set.Held, unsure)
 	if n := len(m.set.Held); n > s.Tune.Batch { // whole batches: each further size is a compilation of seconds
 		m.set.Held = m.set.Held[:n-n%s.Tune.Batch]
 	}
@@ -352,7 +366,27 @@ type tuneMaker struct {
 	random *rand.Rand
 }
 
-func (m *tuneMaker) add(name, group string, class int, p *Picture, mask []byte) error {
+// lookTwice is what a net says, as probabilities, of a picture whose object is known.
+func lookTwice(net *model.Net, p *Picture, mask []byte) ([]float32, error) {
+	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
+	if err := net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
+		return nil, err
+	}
+	out, err := net.Run(0, pixels, nil)
+	if err != nil {
+		return nil, err
+	}
+	said := out.Logits
+	if box, ok := FovealBox(mask, p.Width, p.Height); ok {
+		if said, err = LookAgain(net, p.RGB, p.Width, box, said); err != nil {
+			return nil, err
+		}
+	}
+	return model.Probabilities(said), nil
+}
+
+// add keeps an example of a picture, squeezed, unless its object is too small.
+func (m *tuneMaker) add(e TuneExample, group string, p *Picture, mask []byte) error {
 	three := make([]byte, 3*len(mask))
 	for i, v := range mask {
 		three[3*i], three[3*i+1], three[3*i+2] = v, v, v
@@ -366,7 +400,6 @@ func (m *tuneMaker) add(name, group string, class int, p *Picture, mask []byte) 
 		interleave(out, planes)
 		return out, nil
 	}
-	e := TuneExample{Name: name, Class: class}
 	var err error
 	if e.RGB, err = levels(p.RGB); err != nil {
 		return err

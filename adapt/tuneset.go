@@ -29,8 +29,8 @@ type TuneExample struct {
 	Class int    // index of its label; -1: not known
 	RGB   []byte
 	Mask  []byte
-	// Target is what the cross-entropy pulls a picture of no known class towards, [Classes] probabilities; nil: as
-	// Settings.Target says.
+	// Target is what the cross-entropy pulls a picture of no known class towards, [Classes] probabilities; nil: what
+	// the model said before.
 	Target []float32
 }
 

@@ -337,7 +337,7 @@ func (w *world) tune(ctx context.Context, set *adapt.TuneSet, s adapt.Settings) 
 	return &candidate{model: c, second: once, training: report}, nil
 }
 
-// distilled tunes the last blocks towards what the parent says when it looks twice. The model is kept in the cache:
+// distilled is the product's preset for a device, with or without its relevance terms. The model is kept in the cache:
 // further recipes begin with it.
 func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*candidate, error) {
 	name := "distilled"
@@ -351,27 +351,13 @@ func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*c
 		return c, readJSON(report, c.training)
 	}
 	s := adapt.DefaultRun.Seeded(order)
-	s.Tune.Steps, s.Tune.Rate = w.steps, 1e-5
+	s.Tune.Steps = w.steps
 	if !relevance {
 		s.Tune.Objective.Relevance, s.Tune.GradientRatio = 0, 0
 	}
 	set, err := w.tuneSet(ctx, s)
 	if err != nil {
 		return nil, err
-	}
-	targets, err := w.teach()
-	if err != nil {
-		return nil, err
-	}
-	for _, list := range []*[]adapt.TuneExample{&set.Train, &set.Held} {
-		*list = slices.DeleteFunc(*list, func(e adapt.TuneExample) bool {
-			return e.Class < 0 && float64(slices.Max(targets[e.Name])) < s.Tune.Confidence
-		})
-		for i := range *list {
-			if e := &(*list)[i]; e.Class < 0 {
-				e.Target = targets[e.Name]
-			}
-		}
 	}
 	c, err := w.tune(ctx, set, s.Tune)
 	if err != nil {
@@ -387,32 +373,6 @@ func (w *world) distilledAndRefit(ctx context.Context, order uint64, relevance b
 		return nil, err
 	}
 	return w.refitOf(ctx, c.model, string(adapt.Train), adapt.DefaultRun.Seeded(order).Refit)
-}
-
-// teach is what the parent says of each training frame with a mask when it looks twice, by the names of TuneSet.
-func (w *world) teach() (map[string][]float32, error) {
-	net, err := model.NewNet(w.backend, w.in.Parent)
-	if err != nil {
-		return nil, err
-	}
-	defer net.Close()
-	e := newEye(net)
-	targets := map[string][]float32{}
-	for i, one := range w.in.Pack.Samples {
-		if one.Part != adapt.Train || one.MaskBytes == 0 {
-			continue
-		}
-		p, mask, err := w.in.Pack.Read(i)
-		if err != nil {
-			return nil, err
-		}
-		frame, view, _, err := e.look(p, nil, mask, trueBoxes) // the pack's mask, which TokenCut has cut
-		if err != nil {
-			return nil, err
-		}
-		targets[fmt.Sprint(one.Camera, " ", one.Sequence)] = model.Probabilities(logits(w.in.Parent, frame, view))
-	}
-	return targets, nil
 }
 
 // logits are the head of c on the frame's class token and, unless it is nil, on the second view's.
