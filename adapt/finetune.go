@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/seed-a98b2d25/fovea/model"
@@ -16,10 +17,11 @@ type TuneReport struct {
 	Device   string   `json:"device"`
 	Settings Settings `json:"settings"`
 
-	Train int          `json:"pictures_trained"`
-	Held  int          `json:"pictures_held_out"`
-	Small int          `json:"pictures_small"` // left out, the object is too small
-	Bad   []BadPicture `json:"bad"`
+	Train  int          `json:"pictures_trained"`
+	Held   int          `json:"pictures_held_out"`
+	Small  int          `json:"pictures_small"`  // left out, the object is too small
+	Unsure int          `json:"pictures_unsure"` // left out, the parent is not sure of them
+	Bad    []BadPicture `json:"bad"`
 
 	Steps  []TuneStep `json:"steps"`
 	Checks []TuneStep `json:"checks"` // losses on the held-out pictures, at first and after each epoch
@@ -140,7 +142,7 @@ func newTuneRun(b *model.Backend, base *model.Checkpoint, set *TuneSet, s Settin
 		random: rand.New(rand.NewPCG(s.Seed, 2)),
 		report: &TuneReport{
 			Base: base.Digest(), Device: b.Kind, Settings: s,
-			Train: len(set.Train), Held: len(set.Held), Small: set.Small, Bad: set.Bad,
+			Train: len(set.Train), Held: len(set.Held), Small: set.Small, Unsure: set.Unsure, Bad: set.Bad,
 		},
 	}
 	if s.HalfNormalisation {
@@ -156,7 +158,7 @@ func newTuneRun(b *model.Backend, base *model.Checkpoint, set *TuneSet, s Settin
 	return run, err
 }
 
-// askParent keeps what the parent says of every picture, before anything moves.
+// askParent keeps what the parent says of every picture that bears neither class nor target, before anything moves.
 func (run *tuneRun) askParent(base *model.Checkpoint) error {
 	net, err := model.NewNet(run.backend, base)
 	if err != nil {
@@ -166,13 +168,24 @@ func (run *tuneRun) askParent(base *model.Checkpoint) error {
 	run.probabilities = map[*TuneExample][]float32{}
 	for _, list := range [][]TuneExample{run.set.Train, run.set.Held} {
 		for i := range list {
+			e := &list[i]
+			if e.Class >= 0 || e.Target != nil {
+				continue
+			}
 			var b Batch
-			run.set.into(&b, &list[i], run.set.centre(run.config), run.config, run.preprocess)
+			run.set.into(&b, e, run.set.centre(run.config), run.config, run.preprocess)
 			o, err := net.Run(0, b.Pixels, nil)
 			if err != nil {
 				return err
 			}
-			run.probabilities[&list[i]] = model.Probabilities(o.Logits)
+			said := o.Logits
+			if run.settings.Target == TargetTwice {
+				rgb, mask := run.set.Centre(e, run.config)
+				if said, err = lookAgain(net, rgb, mask, run.config.ImageWidth, run.config.ImageHeight, said); err != nil {
+					return err
+				}
+			}
+			run.probabilities[e] = model.Probabilities(said)
 		}
 	}
 	return nil
@@ -184,17 +197,16 @@ func (run *tuneRun) add(b *Batch, e *TuneExample, at crop) {
 	if run.settings.Target == TargetOwnGuess {
 		return
 	}
-	target := run.probabilities[e]
-	if e.Target != nil {
-		target = e.Target
-	}
-	sure := float64(target[top(target)]) >= run.settings.Confidence
-	if e.Class >= 0 { // a known class beats the parent's opinion
+	target := e.Target
+	switch {
+	case e.Class >= 0: // a known class beats the parent's opinion
 		target = make([]float32, run.config.Classes)
-		target[e.Class], sure = 1, true
+		target[e.Class] = 1
+	case target == nil:
+		target = run.probabilities[e]
 	}
 	weight := float32(0)
-	if sure {
+	if float64(slices.Max(target)) >= run.settings.Confidence {
 		weight = 1
 	}
 	b.Targets = append(b.Targets, target...)

@@ -78,6 +78,15 @@ func LookAgain(net *model.Net, rgb []byte, width int, box image.Rectangle, frame
 	return FovealLogits(frame, out.Logits), nil
 }
 
+// lookAgain is LookAgain where a mask, [height, width] with 255 on the object, says; else the logits of the whole.
+func lookAgain(net *model.Net, rgb, mask []byte, width, height int, whole []float32) ([]float32, error) {
+	box, ok := FovealBox(mask, width, height)
+	if !ok {
+		return whole, nil
+	}
+	return LookAgain(net, rgb, width, box, whole)
+}
+
 // FovealView cuts the second view out of a frame, [height, width, 3]: a picture for the network's own
 // preprocessing.
 func FovealView(rgb []byte, width int, box image.Rectangle) []byte {

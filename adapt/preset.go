@@ -16,8 +16,8 @@ const (
 	TargetOwnGuess Target = "own_guess"
 	// TargetParent is the probabilities that the model gave before it was tuned.
 	TargetParent Target = "parent"
-	// TargetTwice is what the model said of a frame before it was tuned when it looked twice, at the frame and at the
-	// object (LookAgain): one look learns what two know. Of pictures without a second look it is TargetParent.
+	// TargetTwice is what the model said of a picture before it was tuned when it looked twice, at the whole and at the
+	// object (LookAgain): one look learns what two know.
 	TargetTwice Target = "twice"
 )
 
@@ -41,7 +41,8 @@ type Settings struct {
 	// HalfNormalisation normalises every picture by mean and deviation .5, as the published program does for
 	// every model; otherwise the checkpoint's own preprocessing counts.
 	HalfNormalisation bool `json:"half_normalisation"`
-	// Confidence is the probability of the first guess from which on a picture's relevance is tuned; 0 tunes all.
+	// Confidence is the probability of the target's first guess from which on a picture's relevance is tuned, and a
+	// frame of a pack is used at all with TargetTwice; 0: of all.
 	Confidence float64 `json:"confidence"`
 	// GradientRatio bounds the norm of the cross-entropy's gradient to so many times the relevance's; 0 is no bound.
 	GradientRatio float64 `json:"gradient_ratio"`

@@ -283,11 +283,13 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		return nil, err
 	}
 	defer net.Close()
-	teacher, err := model.NewNet(b, in.Parent)
-	if err != nil {
-		return nil, err
+	var teacher *model.Net // looks twice
+	if s.Tune.Target == TargetTwice {
+		if teacher, err = model.NewNet(b, in.Parent); err != nil {
+			return nil, err
+		}
+		defer teacher.Close()
 	}
-	defer teacher.Close()
 	c := in.Parent.Config
 	m := tuneMaker{set: &TuneSet{
 		Height: int(math.Round(float64(c.ImageHeight) * 256 / 224)), Width: int(math.Round(float64(c.ImageWidth) * 256 / 224)),
@@ -334,9 +336,13 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 			return nil, err
 		}
 		e := TuneExample{Name: fmt.Sprint(one.Camera, " ", one.Sequence), Class: slices.Index(c.Labels, one.Label)}
-		if e.Class < 0 && s.Tune.Target == TargetTwice {
+		if e.Class < 0 && teacher != nil {
 			if e.Target, err = lookTwice(teacher, picture, mask); err != nil {
 				return nil, err
+			}
+			if float64(slices.Max(e.Target)) < s.Tune.Confidence {
+				m.set.Unsure++
+				continue
 			}
 		}
 		if err := m.add(e, visits[i], picture, mask); err != nil {
@@ -347,13 +353,11 @@ func (in RunInput) TuneSet(ctx context.Context, b *model.Backend, backgrounds []
 		m.random.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 		m.set.Held = held[:heldMost]
 	}
-	unsure := func(e TuneExample) bool { return e.Target != nil && float64(slices.Max(e.Target)) < s.Tune.Confidence }
-	m.set.Train, m.set.Held = slices.DeleteFunc(m.set.Train, unsure), slices.DeleteFunc(m.set.Held, unsure)
 	if n := len(m.set.Held); n > s.Tune.Batch { // whole batches: each further size is a compilation of seconds
 		m.set.Held = m.set.Held[:n-n%s.Tune.Batch]
 	}
 	if len(m.set.Train) < 2 || len(m.set.Held) < 1 {
-		return nil, fmt.Errorf("%w: %d pictures with a mask to train on and %d held out", ErrFew, len(m.set.Train), len(m.set.Held))
+		return nil, fmt.Errorf("%w: %d pictures with a mask to train on and %d held out, %d of which the model is not sure", ErrFew, len(m.set.Train), len(m.set.Held), m.set.Unsure)
 	}
 	return m.set, nil
 }
@@ -376,11 +380,9 @@ func lookTwice(net *model.Net, p *Picture, mask []byte) ([]float32, error) {
 	if err != nil {
 		return nil, err
 	}
-	said := out.Logits
-	if box, ok := FovealBox(mask, p.Width, p.Height); ok {
-		if said, err = LookAgain(net, p.RGB, p.Width, box, said); err != nil {
-			return nil, err
-		}
+	said, err := lookAgain(net, p.RGB, mask, p.Width, p.Height, out.Logits)
+	if err != nil {
+		return nil, err
 	}
 	return model.Probabilities(said), nil
 }

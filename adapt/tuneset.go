@@ -21,6 +21,7 @@ type TuneSet struct {
 	Train, Held   []TuneExample // Held are never trained on: they choose the step and give the figures
 	Bad           []BadPicture  // files that could not be used, each with its reason
 	Small         int           // pictures left out because their mask is too small
+	Unsure        int           // frames left out because the parent is not sure of them
 }
 
 // TuneExample is one picture. RGB is [Height, Width, 3], Mask [Height, Width] with 255 on the object.
@@ -29,8 +30,8 @@ type TuneExample struct {
 	Class int    // index of its label; -1: not known
 	RGB   []byte
 	Mask  []byte
-	// Target is what the cross-entropy pulls a picture of no known class towards, [Classes] probabilities; nil: what
-	// the model said before.
+	// Target is what the cross-entropy pulls a picture of no known class towards, [Classes] probabilities; nil: as
+	// Settings.Target says.
 	Target []float32
 }
 

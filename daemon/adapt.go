@@ -221,6 +221,9 @@ func tuneRows(r *adapt.TuneReport) [][3]string {
 
 func printTuneReport(out io.Writer, r *adapt.TuneReport) {
 	fmt.Fprintf(out, "%d pictures trained on, %d held out", r.Train, r.Held)
+	if r.Unsure > 0 {
+		fmt.Fprintf(out, ", %d left out: the model is not sure of them", r.Unsure)
+	}
 	if r.Small > 0 {
 		fmt.Fprintf(out, ", %d left out: the object covers under %.1f %%", r.Small, 100*r.Settings.MinMask)
 	}

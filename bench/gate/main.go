@@ -284,7 +284,7 @@ func (b *bench) bad(ctx context.Context, settings adapt.RunSettings, train []ada
 	if err != nil {
 		return err
 	}
-	settings.Tune.Rate *= 10 // bad ones are to be bad
+	settings.Tune.Rate, settings.Tune.Steps = 2e-5, 120 // bad ones are to be bad
 	for _, m := range bad.Makers {
 		for seed := range uint64(b.seeds) {
 			if m.Trains && (!b.train || seed > 0) || !strings.Contains(m.Name, b.only) {

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/fnv"
 	"image"
+	"image/draw"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -17,12 +20,14 @@ import (
 	"strings"
 	"time"
 
+	xdraw "golang.org/x/image/draw"
+
 	"github.com/seed-a98b2d25/fovea/adapt"
 )
 
 // folder is an album of a user's pictures:
 //
-//	labelled/CLASS/[OBJECT/]PICTURE      what a head is fitted on, with NAME.mask.png where there are masks
+//	labelled/CLASS/[OBJECT/]PICTURE      what a head is fitted on; NAME.mask.png shows the object, else a mask is cut
 //	frames/CAMERA/PICTURE                what cameras saw, unlabelled; the order of their names is that of time
 //	deployment/CLASS/[OBJECT/]PICTURE    what is asked: pictures as those cameras take them, of other objects
 //	other/, crossed/, aligned/           further test sets, laid out alike, where there are any
@@ -31,7 +36,7 @@ type folder struct {
 	names  []string // of classes, as labelled/ has them
 	stream []shot
 	sets   map[string][]shot
-	digest string // of all that was read, and of what frames are by name, size and time
+	digest string // of names and content; of frames by name, size and time
 }
 
 // openFolder lists a folder. What is missing and what would not be used is an error or said on the terminal.
@@ -46,7 +51,8 @@ func openFolder(dir string) (*folder, error) {
 		return nil, err
 	}
 	h := sha256.New()
-	fmt.Fprintln(h, dir, labelled.Digest())
+	fmt.Fprintln(h, dir)
+	list(h, labelled)
 	if f.names = labelled.Classes; len(f.names) < 2 || len(f.names) > 26 {
 		return nil, fmt.Errorf("%s: %d classes, want 2 to 26", labelled.Dir, len(f.names))
 	}
@@ -59,7 +65,7 @@ func openFolder(dir string) (*folder, error) {
 		if err != nil {
 			return nil, err
 		}
-		fmt.Fprintln(h, set, tests.Digest())
+		list(h, tests)
 		for _, p := range tests.Pictures {
 			class := tests.Classes[p.Class]
 			if !slices.Contains(f.names, class) {
@@ -82,6 +88,14 @@ func openFolder(dir string) (*folder, error) {
 	return f, nil
 }
 
+// list adds to a digest what a set is made of.
+func list(h hash.Hash, set *adapt.Labelled) {
+	fmt.Fprintln(h, filepath.Base(set.Dir))
+	for _, p := range set.Pictures {
+		fmt.Fprintln(h, p.File, p.SHA256, p.Mask != "")
+	}
+}
+
 func readSet(dir string) (*adapt.Labelled, error) {
 	set, err := adapt.ReadLabelled(dir)
 	if err != nil {
@@ -96,6 +110,7 @@ func readSet(dir string) (*adapt.Labelled, error) {
 // betweenFrames is more than what makes two frames one moment (packGap).
 const betweenFrames = 5 * time.Minute
 
+// readFrames lists the frames of each camera folder. What lies there beside them is said on the terminal.
 func readFrames(dir string) ([]shot, error) {
 	cameras, err := os.ReadDir(dir)
 	if err != nil {
@@ -103,21 +118,25 @@ func readFrames(dir string) ([]shot, error) {
 	}
 	var shots []shot
 	for _, c := range cameras {
-		if !c.IsDir() {
+		at := filepath.Join(dir, c.Name())
+		if info, err := os.Stat(at); err != nil || !info.IsDir() {
+			fmt.Fprintf(os.Stderr, "left out: %s: lies in no camera folder\n", at)
 			continue
 		}
-		files, err := os.ReadDir(filepath.Join(dir, c.Name()))
+		files, err := os.ReadDir(at)
 		if err != nil {
 			return nil, err
 		}
 		seen := &camera{name: c.Name()}
-		at := time.Unix(1_800_000_000, 0)
+		now := time.Unix(1_800_000_000, 0)
 		for _, e := range files {
-			switch strings.ToLower(filepath.Ext(e.Name())) {
-			case ".jpg", ".jpeg", ".png":
-				at = at.Add(betweenFrames)
-				shots = append(shots, shot{file: filepath.Join(dir, c.Name(), e.Name()), camera: seen, time: at})
+			ext := strings.ToLower(filepath.Ext(e.Name()))
+			if strings.HasPrefix(e.Name(), ".") || ext != ".jpg" && ext != ".jpeg" && ext != ".png" {
+				fmt.Fprintf(os.Stderr, "left out: %s: no .jpg or .png\n", filepath.Join(at, e.Name()))
+				continue
 			}
+			now = now.Add(betweenFrames)
+			shots = append(shots, shot{file: filepath.Join(at, e.Name()), camera: seen, time: now})
 		}
 	}
 	if len(shots) == 0 {
@@ -140,21 +159,31 @@ func (f *folder) frames() []shot { return f.stream }
 
 func (f *folder) tests(set string, _ int) []shot { return f.sets[set] }
 
+// widest is the longest side of pictures that are taken as they are: a network sees a few hundred pixels.
+const widest = 1280
+
+// jpeg is the file, or where it is large, a PNG or lies on its side the same picture, smaller and upright.
 func (f *folder) jpeg(s shot, _ *rand.Rand) (data, mask []byte, err error) {
-	if !strings.EqualFold(filepath.Ext(s.file), ".png") {
-		data, err = os.ReadFile(s.file)
-		return data, nil, err
-	}
-	p, err := adapt.ReadPicture(s.file)
-	if err != nil {
+	if data, err = os.ReadFile(s.file); err != nil {
 		return nil, nil, err
+	}
+	p, err := adapt.DecodePicture(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", s.file, err)
+	}
+	c, kind, err := image.DecodeConfig(bytes.NewReader(data))
+	if err == nil && kind == "jpeg" && c.Width == p.Width && max(p.Width, p.Height) <= widest {
+		return data, nil, nil
 	}
 	shown := image.NewRGBA(image.Rect(0, 0, p.Width, p.Height))
 	for i := range p.Width * p.Height {
 		copy(shown.Pix[4*i:], p.RGB[3*i:3*i+3])
 		shown.Pix[4*i+3] = 255
 	}
-	data, err = encoded(shown)
+	part := min(1, widest/float64(max(p.Width, p.Height)))
+	small := image.NewRGBA(image.Rect(0, 0, max(1, int(part*float64(p.Width))), max(1, int(part*float64(p.Height)))))
+	xdraw.CatmullRom.Scale(small, small.Rect, shown, shown.Rect, draw.Src, nil)
+	data, err = encoded(small)
 	return data, nil, err
 }
 
@@ -165,8 +194,11 @@ func (f *folder) random(set string, i int) *rand.Rand {
 }
 
 // measureData measures on a user's pictures and prints the table. What is computed lies in the cache, by the content of
-// the folder, so that it goes on where it was stopped.
+// the folder, the backbone and the steps, so that it goes on where it was stopped.
 func (b *bench) measureData(ctx context.Context) error {
+	if b.quick || b.final || b.sheet != "" {
+		return errors.New("-data goes with no -quick, -final or -sheet, which are of the drawn pictures")
+	}
 	f, err := openFolder(b.data)
 	if err != nil {
 		return fmt.Errorf("-data: %w", err)
@@ -180,7 +212,11 @@ func (b *bench) measureData(ctx context.Context) error {
 			return fmt.Errorf("-data: recipe %s needs to know where the objects are, which drawn pictures alone tell", r.name)
 		}
 	}
-	b.cache = filepath.Join(b.cache, "data-"+f.digest)
+	base, err := filepath.Abs(b.base)
+	if err != nil {
+		return err
+	}
+	b.cache = filepath.Join(b.cache, fmt.Sprintf("data-%s-%.4x", f.digest, sha256.Sum256(fmt.Append(nil, base, b.steps))))
 	b.results = filepath.Join(b.cache, "results")
 	s := &split{Part: data, Number: 1}
 	if !b.complete(s, list) {

@@ -88,7 +88,9 @@ func TestAUsersFolderGivesWhatItsPicturesGave(t *testing.T) {
 			t.Errorf("%s: %.3f by parent %.12s on the folder, %.3f by %.12s on the same pictures drawn", r.name, read.Accuracy["deployment"], read.Parent, drawn.Accuracy["deployment"], drawn.Parent)
 		}
 	}
-	user.base = filepath.Join(t.TempDir(), "nowhere")
+	if err := os.RemoveAll(b.base); err != nil {
+		t.Fatal(err)
+	}
 	user.cache = b.cache
 	if err := user.measureData(t.Context()); err != nil {
 		t.Errorf("nothing is left to do: %v", err)

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -344,16 +344,17 @@ func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*c
 	if relevance {
 		name += "+relevance"
 	}
-	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d-%d-%.12s", name, order, w.steps, w.in.Parent.Digest()))
-	report := filepath.Join(dir, "report.json")
-	if have, err := model.Load(dir); err == nil {
-		c := &candidate{model: have, second: once, training: &adapt.TuneReport{}}
-		return c, readJSON(report, c.training)
-	}
 	s := adapt.DefaultRun.Seeded(order)
 	s.Tune.Steps = w.steps
 	if !relevance {
 		s.Tune.Objective.Relevance, s.Tune.GradientRatio = 0, 0
+	}
+	of := sha256.Sum256(fmt.Append(nil, s.Tune, w.in.Parent.Digest(), w.in.Pack.Digest))
+	dir := filepath.Join(w.dir, fmt.Sprintf("%s-%d-%.6x", name, order, of))
+	report := filepath.Join(dir, "report.json")
+	if have, err := model.Load(dir); err == nil {
+		c := &candidate{model: have, second: once, training: &adapt.TuneReport{}}
+		return c, readJSON(report, c.training)
 	}
 	set, err := w.tuneSet(ctx, s)
 	if err != nil {
@@ -363,7 +364,10 @@ func (w *world) distilled(ctx context.Context, order uint64, relevance bool) (*c
 	if err != nil {
 		return nil, err
 	}
-	return c, errors.Join(writeJSON(report, c.training), c.model.Save(dir))
+	if err := writeJSON(report, c.training); err != nil {
+		return nil, err
+	}
+	return c, c.model.Save(dir)
 }
 
 // distilledAndRefit is the product's refit of a head whose backbone was distilled.

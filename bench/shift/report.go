@@ -189,7 +189,7 @@ func (s *study) print(out io.Writer, shown map[string]pictures) {
 		{"distilled+relevance", "distilled", "does relevance earn its place"},
 		{"distilled+relevance+refit", "refit", "does training add to the refit"},
 	} {
-		if len(s.runs[c.recipe]) > 0 && len(s.runs[c.rival]) > 0 {
+		if c.recipe != c.rival && len(s.runs[c.recipe]) > 0 && len(s.runs[c.rival]) > 0 {
 			fmt.Fprintf(out, "%s: %s against %s\n\n", c.question, c.recipe, c.rival)
 			s.table(out, shown, c.rival, []string{c.recipe})
 		}

@@ -35,7 +35,7 @@ type run struct {
 	Said      map[string]string  `json:"said"`     // of each picture of each test set, the class as a letter from a on
 	Points    []point            `json:"points"`   // none where it was not judged: a candidate that looks twice or is half of another, a split beyond -judged
 	Training  any                `json:"training,omitempty"`
-	Seconds   float64            `json:"seconds"` // to make, test and judge it
+	Seconds   float64            `json:"seconds"` // to make, test and judge it; what was trained for another recipe is not trained again
 }
 
 // machine is where a run was made.

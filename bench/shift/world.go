@@ -56,7 +56,7 @@ func openWorld(ctx context.Context, b *model.Backend, backbone *model.Checkpoint
 	if err := w.label(ctx, backbone, filepath.Join(w.dir, fmt.Sprint("labelled-", labelled))); err != nil {
 		return nil, fmt.Errorf("labelled pictures: %w", err)
 	}
-	if err := w.pack(); err != nil {
+	if err := w.pack(ctx); err != nil {
 		return nil, fmt.Errorf("frames: %w", err)
 	}
 	return w, nil
@@ -126,6 +126,9 @@ func (w *world) cutLabelled(ctx context.Context) (*adapt.Labelled, error) {
 			return nil, err
 		}
 		p := &set.Pictures[i]
+		if w.Part == data && p.Mask != "" {
+			continue // a user's
+		}
 		p.Mask = path.Join("..", filepath.Base(set.Dir)+"-masks-"+w.backbone[:12], strings.TrimSuffix(p.File, ".jpg")+".png")
 		file := filepath.Join(set.Dir, filepath.FromSlash(p.Mask))
 		shown, err := adapt.ReadPicture(file)
@@ -181,8 +184,8 @@ const (
 	packGap   = 2 * time.Minute
 )
 
-// pack opens the device's frames, with masks that TokenCut cuts, or draws them.
-func (w *world) pack() error {
+// pack opens the device's frames, with masks that TokenCut cuts, or makes them.
+func (w *world) pack(ctx context.Context) error {
 	file := filepath.Join(w.dir, "frames.pack")
 	info := adapt.PackInfo{Base: w.in.Base.Digest(), Labelled: w.in.Labelled.Digest(), Gap: packGap.Seconds()}
 	p, err := adapt.OpenPack(file)
@@ -204,27 +207,35 @@ func (w *world) pack() error {
 	for _, s := range shots {
 		times[s.camera.name] = append(times[s.camera.name], s.time)
 	}
-	var samples []adapt.Sample
+	parts := map[string][]adapt.PackPart{}
+	for name, list := range times {
+		parts[name] = adapt.Divide(list, packBlock, packGap)
+	}
+	var kept []adapt.Sample // without picture and mask
 	for i, s := range shots {
 		at := slices.Index(times[s.camera.name], s.time)
-		one := adapt.Divide(times[s.camera.name], packBlock, packGap)[at]
-		if one == "" {
-			continue
+		if one := parts[s.camera.name][at]; one != "" {
+			kept = append(kept, adapt.Sample{Part: one, Camera: s.camera.name, Time: s.time, Sequence: uint64(i + 1)})
 		}
-		sample := adapt.Sample{Part: one, Camera: s.camera.name, Time: s.time, Sequence: uint64(i + 1)}
-		if sample.JPEG, _, err = w.album.jpeg(s, w.album.random("stream", i)); err != nil {
-			return err
+	}
+	_, err = adapt.WritePack(file, info, len(kept), func(n int) (adapt.Sample, error) {
+		w.tell("frame", n+1, len(kept))
+		sample := kept[n]
+		i := int(sample.Sequence) - 1
+		var err error
+		if sample.JPEG, _, err = w.album.jpeg(shots[i], w.album.random("stream", i)); err != nil {
+			return sample, err
 		}
 		picture, err := adapt.DecodePicture(sample.JPEG)
 		if err != nil {
-			return err
+			return sample, err
 		}
-		if mask, err := cut(s.camera.name, picture); err == nil {
+		if mask, err := cut(sample.Camera, picture); err == nil {
 			sample.Mask, sample.Quality = mask, adapt.DefaultMasks.Floor
 		}
-		samples = append(samples, sample)
-	}
-	if _, err := adapt.WritePack(file, info, len(samples), func(i int) (adapt.Sample, error) { return samples[i], nil }); err != nil {
+		return sample, ctx.Err()
+	})
+	if err != nil {
 		return err
 	}
 	w.in.Pack, err = adapt.OpenPack(file)

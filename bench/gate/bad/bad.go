@@ -191,7 +191,7 @@ func (g Given) train(change func(e *adapt.TuneExample, n int)) (*model.Checkpoin
 	}
 	set.Held = slices.Clone(set.Train[:min(len(set.Held), len(set.Train))]) // an honest held-out part would keep the parent
 	s := g.Settings
-	s.Confidence = 0 // of every picture, whether the parent is sure or not
+	s.Confidence = 0 // of every picture of the set
 	if set.Train[0].Class < 0 {
 		s.Objective.Classification = .01 // little holds the answers where the masks are wrong
 	}
