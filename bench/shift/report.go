@@ -204,7 +204,8 @@ func (s *study) table(out io.Writer, shown map[string]pictures, against string, 
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "recipe\truns\t%s\n", strings.Join(testSets, "\t"))
 	for _, name := range names {
-		fmt.Fprintf(w, "%s\t%d", name, len(s.runs[name]))
+		_, compared := s.change(shown, name, against, testSets[0])
+		fmt.Fprintf(w, "%s\t%d", name, compared)
 		for _, set := range testSets {
 			a := s.accuracy(name, set)
 			switch i, runs := s.change(shown, name, against, set); {
