@@ -32,7 +32,7 @@ func plot(dir, results string) error {
 // svg draws a panel a test set, a row a recipe, a dot and a line an interval.
 func (s *study) svg(shown map[string]pictures) string {
 	const (
-		left, top   = 170, 40 // pixels, of the first panel
+		left, top   = 250, 40 // pixels, of the first panel
 		panel, gap  = 190, 40 // width, and between two
 		row         = 22
 		most, every = 30., 10. // points, of the axis
