@@ -52,7 +52,7 @@ func main() {
 	flag.IntVar(&b.steps, "steps", 300, "steps of 8 pictures of what trains: what a device can spend")
 	flag.BoolVar(&b.final, "final", false, "measure what dev never touched: before and the recipe that ours.txt names, beside its rivals")
 	flag.StringVar(&b.data, "data", "", "measure on pictures of yours instead: a `folder` of labelled/CLASS/, frames/CAMERA/ and deployment/CLASS/")
-	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class and one order of training, into the cache")
+	flag.BoolVar(&b.quick, "quick", false, "two splits of 20 pictures a class, one order of training and the recipes that matter most, into the cache")
 	flag.BoolVar(&b.report, "report", false, "print the tables of the results instead")
 	flag.StringVar(&b.keep, "keep", "", "`folder` for the models that are made, to look at: fovea look --model")
 	flag.StringVar(&b.plot, "plot", "", "with -report: `folder` for the same as pictures")
@@ -87,6 +87,9 @@ func (b *bench) run(ctx context.Context) error {
 		return b.measureData(ctx)
 	}
 	if b.quick {
+		if b.recipes == string(forward) {
+			b.recipes = "before,foveal-auto,foveal-fit,refit-labelled,refit,foveal+refit-auto,foveal-fit+refit-auto"
+		}
 		b.splits, b.others, b.most, b.judged, b.perClass = 2, 0, 1, 0, 20
 		b.results, b.cache = filepath.Join(b.cache, "quick", "results"), filepath.Join(b.cache, "quick")
 	}
