@@ -160,6 +160,10 @@ func newTuneRun(b *model.Backend, base *model.Checkpoint, set *TuneSet, s Settin
 
 // askParent keeps what the parent says of every picture that bears neither class nor target, before anything moves.
 func (run *tuneRun) askParent(base *model.Checkpoint) error {
+	open := func(e TuneExample) bool { return e.Class < 0 && e.Target == nil }
+	if !slices.ContainsFunc(run.set.Train, open) && !slices.ContainsFunc(run.set.Held, open) {
+		return nil
+	}
 	net, err := model.NewNet(run.backend, base)
 	if err != nil {
 		return err
@@ -169,7 +173,7 @@ func (run *tuneRun) askParent(base *model.Checkpoint) error {
 	for _, list := range [][]TuneExample{run.set.Train, run.set.Held} {
 		for i := range list {
 			e := &list[i]
-			if e.Class >= 0 || e.Target != nil {
+			if !open(*e) {
 				continue
 			}
 			var b Batch

@@ -87,6 +87,23 @@ func lookAgain(net *model.Net, rgb, mask []byte, width, height int, whole []floa
 	return LookAgain(net, rgb, width, box, whole)
 }
 
+// lookTwice is what a net says, as probabilities, of a picture whose object is known.
+func lookTwice(net *model.Net, p *Picture, mask []byte) ([]float32, error) {
+	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
+	if err := net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
+		return nil, err
+	}
+	out, err := net.Run(0, pixels, nil)
+	if err != nil {
+		return nil, err
+	}
+	said, err := lookAgain(net, p.RGB, mask, p.Width, p.Height, out.Logits)
+	if err != nil {
+		return nil, err
+	}
+	return model.Probabilities(said), nil
+}
+
 // FovealView cuts the second view out of a frame, [height, width, 3]: a picture for the network's own
 // preprocessing.
 func FovealView(rgb []byte, width int, box image.Rectangle) []byte {

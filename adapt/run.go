@@ -370,23 +370,6 @@ type tuneMaker struct {
 	random *rand.Rand
 }
 
-// lookTwice is what a net says, as probabilities, of a picture whose object is known.
-func lookTwice(net *model.Net, p *Picture, mask []byte) ([]float32, error) {
-	pixels := make([]float32, 3*net.Config.ImageHeight*net.Config.ImageWidth)
-	if err := net.Preprocess.Pixels(p.RGB, p.Width, p.Height, pixels); err != nil {
-		return nil, err
-	}
-	out, err := net.Run(0, pixels, nil)
-	if err != nil {
-		return nil, err
-	}
-	said, err := lookAgain(net, p.RGB, mask, p.Width, p.Height, out.Logits)
-	if err != nil {
-		return nil, err
-	}
-	return model.Probabilities(said), nil
-}
-
 // add keeps an example of a picture, squeezed, unless its object is too small.
 func (m *tuneMaker) add(e TuneExample, group string, p *Picture, mask []byte) error {
 	three := make([]byte, 3*len(mask))

@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"hash/fnv"
 	"image"
 	"image/draw"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -52,7 +50,7 @@ func openFolder(dir string) (*folder, error) {
 	}
 	h := sha256.New()
 	fmt.Fprintln(h, dir)
-	list(h, labelled)
+	enter(h, labelled)
 	if f.names = labelled.Classes; len(f.names) < 2 || len(f.names) > 26 {
 		return nil, fmt.Errorf("%s: %d classes, want 2 to 26", labelled.Dir, len(f.names))
 	}
@@ -65,7 +63,7 @@ func openFolder(dir string) (*folder, error) {
 		if err != nil {
 			return nil, err
 		}
-		list(h, tests)
+		enter(h, tests)
 		for _, p := range tests.Pictures {
 			class := tests.Classes[p.Class]
 			if !slices.Contains(f.names, class) {
@@ -88,8 +86,8 @@ func openFolder(dir string) (*folder, error) {
 	return f, nil
 }
 
-// list adds to a digest what a set is made of.
-func list(h hash.Hash, set *adapt.Labelled) {
+// enter adds to a digest what a set is made of.
+func enter(h hash.Hash, set *adapt.Labelled) {
 	fmt.Fprintln(h, filepath.Base(set.Dir))
 	for _, p := range set.Pictures {
 		fmt.Fprintln(h, p.File, p.SHA256, p.Mask != "")
@@ -187,11 +185,7 @@ func (f *folder) jpeg(s shot, _ *rand.Rand) (data, mask []byte, err error) {
 	return data, nil, err
 }
 
-func (f *folder) random(set string, i int) *rand.Rand {
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, set)
-	return rand.New(rand.NewPCG(h.Sum64(), uint64(i)))
-}
+func (f *folder) random(set string, i int) *rand.Rand { return numbers(set, i) }
 
 // measureData measures on a user's pictures and prints the table. What is computed lies in the cache, by the content of
 // the folder, the backbone and the steps, so that it goes on where it was stopped.

@@ -38,7 +38,7 @@ func main() {
 	flag.StringVar(&b.share, "share", "/usr/share", "`folder` of the Debian packages' pictures")
 	flag.StringVar(&b.cache, "cache", "build/shift", "`folder` for pictures and features; may be removed")
 	flag.StringVar(&b.results, "results", "bench/shift/results", "`folder` of the results")
-	flag.StringVar(&b.recipes, "recipes", "forward", "names, with commas, of recipes or kinds: forward, train, ceiling, bad, all")
+	flag.StringVar(&b.recipes, "recipes", "", "names, with commas, of recipes or kinds: forward (default), train, ceiling, bad, all; with -quick by default those that matter most")
 	flag.StringVar(&b.backend, "backend", "auto", "what computes")
 	flag.StringVar(&b.sheet, "sheet", "", "draw pictures of the first split into this `file` instead")
 	flag.IntVar(&b.size, "size", 154, "side of the network's input: 154 or 224")
@@ -83,13 +83,16 @@ func (b *bench) run(ctx context.Context) error {
 		}
 		return printReport(os.Stdout, b.results)
 	}
+	if b.recipes == "" {
+		b.recipes = string(forward)
+		if b.quick {
+			b.recipes = "before,foveal-auto,foveal-fit,refit-labelled,refit,foveal+refit-auto,foveal-fit+refit-auto"
+		}
+	}
 	if b.data != "" {
 		return b.measureData(ctx)
 	}
 	if b.quick {
-		if b.recipes == string(forward) {
-			b.recipes = "before,foveal-auto,foveal-fit,refit-labelled,refit,foveal+refit-auto,foveal-fit+refit-auto"
-		}
 		b.splits, b.others, b.most, b.judged, b.perClass = 2, 0, 1, 0, 20
 		b.results, b.cache = filepath.Join(b.cache, "quick", "results"), filepath.Join(b.cache, "quick")
 	}

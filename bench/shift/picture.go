@@ -90,9 +90,12 @@ func newStudio(s *split, read *collage.Photographs, labelled int) (*studio, erro
 func (d *studio) classes() []string { return nil }
 
 // random are the numbers of picture i of a set; rho plays no part.
-func (d *studio) random(set string, i int) *rand.Rand {
+func (d *studio) random(set string, i int) *rand.Rand { return numbers(d.material()+" "+set, i) }
+
+// numbers are random ones that a name and a number stand for.
+func numbers(name string, i int) *rand.Rand {
 	h := fnv.New64a()
-	fmt.Fprint(h, d.material(), " ", set)
+	_, _ = io.WriteString(h, name)
 	return rand.New(rand.NewPCG(h.Sum64(), uint64(i)))
 }
 

@@ -204,20 +204,21 @@ func (s *study) table(out io.Writer, shown map[string]pictures, against string, 
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "recipe\truns\t%s\n", strings.Join(testSets, "\t"))
 	for _, name := range names {
-		_, compared := s.change(shown, name, against, testSets[0])
-		fmt.Fprintf(w, "%s\t%d", name, compared)
+		compared, cells := 0, ""
 		for _, set := range testSets {
 			a := s.accuracy(name, set)
-			switch i, runs := s.change(shown, name, against, set); {
+			i, runs := s.change(shown, name, against, set)
+			compared = max(compared, runs)
+			switch {
 			case math.IsNaN(a):
-				fmt.Fprint(w, "\t-")
+				cells += "\t-"
 			case name == against || runs == 0:
-				fmt.Fprintf(w, "\t%.3f", a)
+				cells += fmt.Sprintf("\t%.3f", a)
 			default:
-				fmt.Fprintf(w, "\t%.3f %+.1f (%+.1f to %+.1f)", a, 100*i.mean, 100*i.low, 100*i.high)
+				cells += fmt.Sprintf("\t%.3f %+.1f (%+.1f to %+.1f)", a, 100*i.mean, 100*i.low, 100*i.high)
 			}
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "%s\t%d%s\n", name, compared, cells)
 	}
 	_ = w.Flush()
 	fmt.Fprintln(out)
